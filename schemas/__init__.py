@@ -1,0 +1,1 @@
+"""driftgate's contract: event types, topics, the gate policy, and their encodings."""

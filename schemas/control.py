@@ -1,0 +1,236 @@
+"""What the monitor says: `driftgate.control`, `driftgate.metrics` and `driftgate.alerts`.
+
+A control event's ``id`` is derived from what it was decided on, so a repetition carries the same id
+and can be dropped by it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from schemas.policy import GateRole
+
+__all__ = [
+    "AlertEvent",
+    "AlertSeverity",
+    "AlertStatus",
+    "CommandRejected",
+    "ControlEvent",
+    "Decision",
+    "GateBreached",
+    "GateRecovered",
+    "GateReport",
+    "LogPosition",
+    "RollbackConfirmed",
+    "RolloutAdvanced",
+    "RolloutPaused",
+    "RolloutPromoted",
+    "RolloutResumed",
+    "RolloutRolledBack",
+    "RolloutStarted",
+    "Verdict",
+    "WindowMetrics",
+]
+
+
+class Verdict(StrEnum):
+    """What a gate says, from best to worst."""
+
+    SUCCESSFUL = "successful"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+    FAILED = "failed"
+
+
+class LogPosition(msgspec.Struct, frozen=True):
+    """The record of `driftgate.log` that a decision was made on."""
+
+    partition: int
+    offset: int
+
+
+class GateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate's verdict with the numbers behind it."""
+
+    gate: str
+    role: GateRole
+    metric: str
+    objective: str
+    verdict: Verdict
+    reason: str
+    samples: Annotated[int, Meta(ge=0, description="Rows of the candidate arm.")]
+    control_samples: Annotated[int, Meta(ge=0)] = 0
+    value: Annotated[float | None, Meta(description="The statistic of the candidate.")] = None
+    limit: Annotated[float | None, Meta(description="What it is held against.")] = None
+    lower: Annotated[float | None, Meta(description="Lower confidence bound of the value.")] = None
+    upper: Annotated[float | None, Meta(description="Upper confidence bound of the value.")] = None
+    dry_run: bool = False
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What every control event carries."""
+
+    id: Annotated[str, Meta(description="Derived from what was decided on.")]
+    service: str
+    rollout_id: str | None
+    revision: Annotated[int, Meta(ge=0, description="Rollout revision after the decision.")]
+    stage: Annotated[int, Meta(ge=0)]
+    share: Annotated[float, Meta(ge=0.0, le=1.0, description="Users served by green after it.")]
+    at_ms: Annotated[int, Meta(ge=0, description="Log time, ms since the epoch.")]
+    cause: LogPosition
+    reason: str
+    policy_hash: str
+    code_version: str
+    actor: Annotated[str, Meta(description="Who decided: `driftgate` or an operator (M30).")]
+
+
+class GateBreached(Decision, frozen=True, kw_only=True, tag_field="type", tag="gate.breached"):
+    """A gate is certified to be broken."""
+
+    gate: GateReport
+
+
+class GateRecovered(Decision, frozen=True, kw_only=True, tag_field="type", tag="gate.recovered"):
+    """A gate that was broken holds again."""
+
+    gate: GateReport
+
+
+class RolloutStarted(Decision, frozen=True, kw_only=True, tag_field="type", tag="rollout.started"):
+    """Green is computed in shadow from now on."""
+
+    blue: str
+    green: str
+
+
+class RolloutAdvanced(
+    Decision, frozen=True, kw_only=True, tag_field="type", tag="rollout.advanced"
+):
+    """The next stage begins."""
+
+    gates: list[GateReport]
+
+
+class RolloutPaused(Decision, frozen=True, kw_only=True, tag_field="type", tag="rollout.paused"):
+    """The share stays where it is until somebody resumes."""
+
+    gate: GateReport | None = None
+
+
+class RolloutResumed(Decision, frozen=True, kw_only=True, tag_field="type", tag="rollout.resumed"):
+    """The stage goes on, with fresh evidence."""
+
+
+class RolloutPromoted(
+    Decision, frozen=True, kw_only=True, tag_field="type", tag="rollout.promoted"
+):
+    """Green is blue now."""
+
+    blue: str
+    gates: list[GateReport]
+
+
+class RolloutRolledBack(
+    Decision, frozen=True, kw_only=True, tag_field="type", tag="rollout.rolled_back"
+):
+    """All users are back on blue; finished when `rollback.confirmed` follows."""
+
+    gate: GateReport | None = None
+    workers: Annotated[list[str], Meta(description="Live workers that must apply it.")] = []
+
+
+class RollbackConfirmed(
+    Decision, frozen=True, kw_only=True, tag_field="type", tag="rollback.confirmed"
+):
+    """Every live worker has applied the rollback."""
+
+    workers: list[str]
+    confirmed_ms: Annotated[int, Meta(ge=0, description="Log time since the rollback.")]
+
+
+class CommandRejected(
+    Decision, frozen=True, kw_only=True, tag_field="type", tag="command.rejected"
+):
+    """An operator command that cannot be done now, and why."""
+
+    command_id: str
+
+
+ControlEvent = (
+    GateBreached
+    | GateRecovered
+    | RolloutStarted
+    | RolloutAdvanced
+    | RolloutPaused
+    | RolloutResumed
+    | RolloutPromoted
+    | RolloutRolledBack
+    | RollbackConfirmed
+    | CommandRejected
+)
+
+
+class WindowMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """The metrics of one window of log time for one arm and segment (M2).
+
+    Provisional while it fills (``final`` false, replaced by later ones with the same window, arm
+    and segment), final once. A mean or quantile without rows is null.
+    """
+
+    id: str
+    service: str
+    rollout_id: str | None
+    stage: Annotated[int, Meta(ge=0)]
+    share: Annotated[float, Meta(ge=0.0, le=1.0)]
+    start_ms: Annotated[int, Meta(ge=0)]
+    end_ms: Annotated[int, Meta(ge=0)]
+    arm: Annotated[str, Meta(pattern="^(control|candidate)$")]
+    segment: str
+    final: bool
+    prompts: Annotated[int, Meta(ge=0, description="Accepted prompts.")]
+    rejected: Annotated[int, Meta(ge=0, description="Counted on the control arm.")]
+    system_errors: Annotated[int, Meta(ge=0)]
+    semantic_prompts: Annotated[int, Meta(ge=0)]
+    semantic_errors: Annotated[int, Meta(ge=0)]
+    cache_lookups: Annotated[int, Meta(ge=0)]
+    cache_hits: Annotated[int, Meta(ge=0)]
+    processing_seconds_mean: float | None
+    processing_seconds_p50: float | None
+    processing_seconds_p95: float | None
+    processing_seconds_p99: float | None
+    rules_score_mean: float | None
+    score_mean: float | None
+    coherence_mean: float | None
+    relevance_mean: float | None
+
+
+class AlertStatus(StrEnum):
+    """Where an alert stands."""
+
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+class AlertSeverity(StrEnum):
+    """How urgent it is."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class AlertEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person must know (M63)."""
+
+    id: str
+    key: Annotated[str, Meta(description="The same for firing and resolved.")]
+    service: str
+    status: AlertStatus
+    severity: AlertSeverity
+    summary: str
+    cure: Annotated[str, Meta(description="What to do about it.")]
+    at_ms: Annotated[int, Meta(ge=0)]
+    cause: LogPosition

@@ -1,0 +1,273 @@
+"""The records of `driftgate.log`: everything that a service's decisions are based on.
+
+Values are msgpack maps with a ``kind`` field. A measurement batch carries columns: little-endian
+arrays as bytes, one element a row, so that the monitor reads them with ``numpy.frombuffer``.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag, StrEnum
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from schemas.errors import DecodeError
+from schemas.policy import Policy
+
+__all__ = [
+    "COLUMNS",
+    "Command",
+    "CommandRecord",
+    "Heartbeat",
+    "LogRecord",
+    "MeasurementBatch",
+    "ModelState",
+    "OperatorCommand",
+    "RowFlag",
+    "Rows",
+    "Tick",
+    "decode_log_record",
+    "encode_log_record",
+]
+
+
+class RowFlag(IntFlag):
+    """Bits of a measured row."""
+
+    CANDIDATE = 1
+    """Assigned to the candidate arm (otherwise control)."""
+    REJECTED = 2
+    """Went to `prompts.rejected`; only the source position is meaningful."""
+    SEMANTIC = 4
+    """The semantic columns are meaningful."""
+    FALLBACK = 8
+    """A semantic analysis was wanted and replaced by the rules result: a semantic error."""
+    SYSTEM_ERROR = 16
+    """The worker failed on this prompt outside the semantic half."""
+    CACHE_LOOKUP = 32
+    CACHE_HIT = 64
+    SHADOW = 128
+    """The candidate was computed but not served."""
+
+
+COLUMNS: dict[str, np.dtype[np.generic]] = {
+    "partition": np.dtype("<i4"),
+    "offset": np.dtype("<i8"),
+    "flags": np.dtype("<u2"),
+    "segment": np.dtype("u1"),
+    "processing_seconds": np.dtype("<f4"),
+    "embed_seconds": np.dtype("<f4"),
+    "rules_score": np.dtype("<f4"),
+    "score": np.dtype("<f4"),
+    "coherence": np.dtype("<f4"),
+    "relevance": np.dtype("<f4"),
+    "centroid_distance": np.dtype("<f4"),
+    "prompt_chars": np.dtype("<i4"),
+}
+"""Column names, in the order of the fields, and their element types."""
+
+Column = npt.NDArray[np.generic]
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured rows as arrays, each of shape (rows,); see :data:`COLUMNS` for the types."""
+
+    partition: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    flags: npt.NDArray[np.uint16]
+    segment: npt.NDArray[np.uint8]
+    processing_seconds: npt.NDArray[np.float32]
+    embed_seconds: npt.NDArray[np.float32]
+    rules_score: npt.NDArray[np.float32]
+    score: npt.NDArray[np.float32]
+    coherence: npt.NDArray[np.float32]
+    relevance: npt.NDArray[np.float32]
+    centroid_distance: npt.NDArray[np.float32]
+    prompt_chars: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> Rows:
+        """The rows that a boolean array of shape (rows,) selects."""
+        return Rows(**{name: getattr(self, name)[mask] for name in COLUMNS})
+
+    def has(self, flag: RowFlag) -> npt.NDArray[np.bool_]:
+        """A boolean array of shape (rows,): which rows carry a flag."""
+        return (self.flags & np.uint16(flag)) != 0
+
+
+class MeasurementBatch(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="measurement_batch"
+):
+    """What one poll of one worker measured: one row for each prompt, rejected ones included."""
+
+    service: str
+    worker_id: str
+    incarnation: Annotated[str, Meta(description="Differs at each start of the worker.")]
+    revision: Annotated[int, Meta(ge=0, description="Rollout revision that the rows were made by.")]
+    rollout_id: str | None
+    source_topic: str
+    segments: Annotated[list[str], Meta(description="Names that the segment column indexes.")]
+    partition: bytes
+    offset: bytes
+    flags: bytes
+    segment: bytes
+    processing_seconds: bytes
+    embed_seconds: bytes
+    rules_score: bytes
+    score: bytes
+    coherence: bytes
+    relevance: bytes
+    centroid_distance: bytes
+    prompt_chars: bytes
+
+    def rows(self) -> Rows:
+        """The columns as arrays.
+
+        Raises:
+            DecodeError: columns of unequal length, a NaN, an infinity, a negative duration, a
+                score outside [0, 1], a segment without a name, or offsets that do not rise.
+        """
+        arrays = {}
+        for name, dtype in COLUMNS.items():
+            data = getattr(self, name)
+            if len(data) % dtype.itemsize:
+                raise DecodeError(
+                    f"column {name}: {len(data)} bytes is no multiple of {dtype.itemsize}"
+                )
+            arrays[name] = np.frombuffer(data, dtype=dtype)
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise DecodeError(f"columns of unequal length: {lengths}")
+        rows = Rows(**arrays)
+        _check(rows, len(self.segments))
+        return rows
+
+
+_FLOATS = {
+    "processing_seconds": np.inf,
+    "embed_seconds": np.inf,
+    "rules_score": 1.0,
+    "score": 1.0,
+    "coherence": 1.0,
+    "relevance": 1.0,
+    "centroid_distance": 2.0,
+}
+"""Upper limit of each float column; the lower limit of all is 0."""
+
+
+def _check(rows: Rows, segments: int) -> None:
+    if not len(rows):
+        return
+    for name, limit in _FLOATS.items():
+        column = getattr(rows, name)
+        low, high = float(column.min()), float(column.max())
+        # A NaN makes min and max NaN, and each comparison with NaN is false.
+        if not (low >= 0.0 and high <= limit and high < np.inf):
+            raise DecodeError(f"column {name}: values {low} to {high} outside [0, {limit}]")
+    if int(rows.segment.max()) >= segments:
+        raise DecodeError(f"column segment: {int(rows.segment.max())} of {segments} segment names")
+    if int(rows.offset.min()) < 0 or int(rows.partition.min()) < 0:
+        raise DecodeError("negative source partition or offset")
+    same = rows.partition[1:] == rows.partition[:-1]
+    if bool(np.any(np.diff(rows.offset)[same] <= 0)):
+        raise DecodeError("source offsets do not rise within a partition")
+
+
+class ModelState(StrEnum):
+    """What a worker says of its model (M22)."""
+
+    DISABLED = "disabled"
+    LOADING = "loading"
+    READY = "ready"
+    UNAVAILABLE = "unavailable"
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="heartbeat"):
+    """A worker's sign of life: also its acknowledgement of a rollout revision (M22, M23, M60)."""
+
+    service: str
+    worker_id: str
+    incarnation: str
+    version: str
+    applied_revision: Annotated[int, Meta(ge=0)]
+    interval_ms: Annotated[int, Meta(gt=0, description="When to expect the next one at the latest.")]
+    model: ModelState
+    encoder: str
+    rss_bytes: Annotated[int, Meta(ge=0)]
+    cpu_seconds: Annotated[float, Meta(ge=0.0)]
+    lag_messages: Annotated[int, Meta(ge=0)]
+    cache_entries: Annotated[int, Meta(ge=0)]
+    cache_hits: Annotated[int, Meta(ge=0)]
+    cache_misses: Annotated[int, Meta(ge=0)]
+    prompts: Annotated[int, Meta(ge=0, description="Handled since the start of the worker.")]
+    leaving: Annotated[bool, Meta(description="The last one: an orderly stop.")] = False
+
+
+class Command(StrEnum):
+    """What an operator can ask for."""
+
+    START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PROMOTE = "promote"
+    ABORT = "abort"
+
+
+class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A command on `driftgate.commands` (JSON). Repeating one with the same id changes nothing."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    service: Annotated[str, Meta(min_length=1, max_length=100)]
+    command: Command
+    actor: Annotated[str, Meta(min_length=1, max_length=200, description="Who asks (M30).")]
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+    green: Annotated[str | None, Meta(description="start: the deployment to roll out.")] = None
+    full: Annotated[bool, Meta(description="promote: to the last stage at once.")] = False
+    policy: Annotated[
+        Policy | None, Meta(description="start: the policy; the monitor's own when absent.")
+    ] = None
+
+
+class CommandRecord(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="operator_command"
+):
+    """A checked command, forwarded into the log by the monitor."""
+
+    service: str
+    command: OperatorCommand
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):
+    """Written by the owner of an idle log, so that silence is in the log too."""
+
+    service: str
+
+
+LogRecord = MeasurementBatch | Heartbeat | CommandRecord | Tick
+
+_decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def decode_log_record(value: bytes | None) -> LogRecord:
+    """A record's value as its type.
+
+    Raises:
+        DecodeError: no value, or bytes that are no record of the log.
+    """
+    if value is None:
+        raise DecodeError("a record of the log without a value")
+    try:
+        return _decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"not a record of the log: {error}") from error
+
+
+def encode_log_record(record: LogRecord) -> bytes:
+    """The msgpack value of a record."""
+    return _encoder.encode(record)

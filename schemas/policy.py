@@ -1,0 +1,346 @@
+"""The gate policy: deployments, stages and gates of a service, from YAML to a checked struct."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from enum import StrEnum
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from schemas.errors import PolicyError
+from schemas.rollout import Deployment, DeploymentKind, Segment
+
+__all__ = [
+    "Against",
+    "Gate",
+    "GateRole",
+    "Metric",
+    "Objective",
+    "Policy",
+    "Stage",
+    "Statistic",
+    "Windows",
+    "default_policy",
+    "load_policy",
+    "parse_policy",
+]
+
+Positive = Annotated[float, Meta(gt=0.0)]
+NonNegative = Annotated[float, Meta(ge=0.0)]
+Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
+
+
+class GateRole(StrEnum):
+    """What a certified breach of a gate does."""
+
+    GUARDRAIL = "guardrail"
+    """Rolls back."""
+    SIGNAL = "signal"
+    """Pauses."""
+    PROMOTION = "promotion"
+    """Nothing; but it must be certified to hold before the rollout advances."""
+
+
+class Metric(StrEnum):
+    """What a gate measures, a number for each prompt of the candidate arm."""
+
+    PROCESSING_SECONDS = "processing_seconds"
+    SYSTEM_ERROR = "system_error"
+    SEMANTIC_ERROR = "semantic_error"
+    ERROR = "error"
+    CACHE_HIT = "cache_hit"
+    COHERENCE = "coherence"
+    RELEVANCE = "relevance"
+    SCORE = "score"
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether each prompt contributes 0 or 1."""
+        return self in _RATES
+
+
+_RATES = frozenset(
+    {Metric.SYSTEM_ERROR, Metric.SEMANTIC_ERROR, Metric.ERROR, Metric.CACHE_HIT}
+)
+
+
+class Statistic(StrEnum):
+    """How the numbers of an arm become one."""
+
+    MEAN = "mean"
+    RATE = "rate"
+    P50 = "p50"
+    P95 = "p95"
+    P99 = "p99"
+
+    @property
+    def quantile(self) -> float | None:
+        """The quantile in (0, 1), or None."""
+        return {"p50": 0.5, "p95": 0.95, "p99": 0.99}.get(self.value)
+
+
+class Against(StrEnum):
+    """What a relative objective is relative to."""
+
+    CONTROL = "control"
+    """The control arm, in the same time."""
+    RULES = "rules"
+    """The rules score of the same prompt: a paired comparison."""
+
+
+_OBJECTIVE = re.compile(
+    r"^\s*(?P<op><=|>=)\s*(?P<sign>[+-]?)(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%?)\s*$"
+)
+
+
+class Objective(msgspec.Struct, frozen=True):
+    """A parsed objective: ``<= 0.5`` is absolute, ``<= +10%`` relative (limit 0.10)."""
+
+    upper: bool
+    """True for ``<=``: too large is bad."""
+    limit: float
+    relative: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """Read an objective.
+
+        Raises:
+            ValueError: it is not of the form.
+        """
+        match = _OBJECTIVE.match(text)
+        if match is None:
+            raise ValueError(
+                f"{text!r} is not an objective: write '<= 0.5', '>= 0.7', '<= +10%' or '>= -5%'"
+            )
+        percent, sign = bool(match["percent"]), match["sign"]
+        if percent and not sign:
+            raise ValueError(f"{text!r}: a relative objective needs a sign, '+10%' or '-5%'")
+        if sign and not percent:
+            raise ValueError(f"{text!r}: an absolute objective has no sign; relative ones end in %")
+        limit = float(f"{sign}{match['number']}")
+        return cls(upper=match["op"] == "<=", limit=limit / 100 if percent else limit,
+                   relative=percent)  # fmt: skip
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """A statement about a metric of the candidate arm."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    metric: Metric
+    statistic: Statistic
+    objective: Annotated[str, Meta(description="'<= 0.5', '>= 0.7', '<= +10%', '>= -5%'")]
+    role: GateRole
+    against: Annotated[
+        Against | None, Meta(description="What a relative objective is relative to.")
+    ] = None
+    floor: Annotated[
+        float, Meta(ge=0.0, description="A difference up to this, in the metric's unit, is no harm.")
+    ] = 0.0
+    min_samples: Annotated[int, Meta(ge=1, description="Rows an arm before it is judged.")] = 200
+    warmup_seconds: Annotated[
+        float, Meta(ge=0.0, description="Rows so soon after the start of a stage do not count.")
+    ] = 0.0
+    sustained_seconds: Annotated[
+        float, Meta(ge=0.0, description="A breach must last so long, in log time.")
+    ] = 0.0
+    dry_run: Annotated[bool, Meta(description="Report, but never act.")] = False
+
+    @cached_property
+    def parsed(self) -> Objective:
+        """The objective, parsed."""
+        return Objective.parse(self.objective)
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step of the rollout."""
+
+    percent: Percent
+    min_seconds: Annotated[float, Meta(ge=0.0, description="Shortest stay, log time.")]
+    max_seconds: Annotated[
+        float, Meta(gt=0.0, description="Longest stay; then the rollout pauses.")
+    ] = 86_400.0
+    shadow_percent: Annotated[
+        float, Meta(ge=0.0, le=100.0, description="Users computed in shadow; only at 0 %.")
+    ] = 0.0
+
+
+class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How log time is cut. A window is made of whole panes and hops by one pane."""
+
+    pane_seconds: Positive = 2.0
+    window_seconds: Positive = 10.0
+
+    @property
+    def panes(self) -> int:
+        """Panes a window."""
+        return round(self.window_seconds / self.pane_seconds)
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """Everything that a rollout is judged by. Frozen when a rollout starts."""
+
+    deployments: Annotated[list[Deployment], Meta(min_length=1)]
+    blue: Annotated[str, Meta(description="What serves when nothing was ever rolled out.")]
+    green: Annotated[str, Meta(description="What `rollout start` rolls out by default.")]
+    stages: Annotated[list[Stage], Meta(min_length=1)]
+    gates: Annotated[list[Gate], Meta(min_length=1)]
+    alpha: Annotated[
+        float, Meta(gt=0.0, lt=0.5, description="Chance of a false rollback, whole rollout.")
+    ] = 0.05
+    windows: Windows = Windows()
+    segments: list[Segment] = []
+    confirm_seconds: Annotated[
+        float, Meta(gt=0.0, description="A rollback not confirmed by then raises an alert.")
+    ] = 30.0
+
+    @cached_property
+    def hash(self) -> str:
+        """The first 16 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+    def deployment(self, name: str) -> Deployment | None:
+        """The deployment of that name, if there is one."""
+        return next((d for d in self.deployments if d.name == name), None)
+
+
+def parse_policy(text: str, *, file: str) -> Policy:
+    """Read a policy from YAML.
+
+    Args:
+        text: the YAML document.
+        file: what to call it in errors.
+
+    Raises:
+        PolicyError: with the file, the key and the reason.
+    """
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.YAMLError as error:
+        raise PolicyError(f"{file}: not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise PolicyError(f"{file}: a policy is a mapping, this is {type(data).__name__}")
+    try:
+        policy = msgspec.convert(data, Policy)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at ")
+        key = path.strip("`").removeprefix("$").removeprefix(".") or "(top level)"
+        raise PolicyError(f"{file}: {key}: {reason}") from error
+    for key, reason in _contradictions(policy):
+        raise PolicyError(f"{file}: {key}: {reason}")
+    return policy
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy from a file.
+
+    Raises:
+        PolicyError: it cannot be read or used.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path}: cannot be read: {error}") from error
+    return parse_policy(text, file=str(path))
+
+
+def default_policy() -> Policy:
+    """The policy that ships: the numbers of the mission."""
+    name = "policy.default.yaml"
+    return parse_policy(resources.files("schemas").joinpath(name).read_text("utf-8"), file=name)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML says that keys are unique; PyYAML keeps the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key_node.value!r} is given twice",
+                    problem_mark=key_node.start_mark,
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _contradictions(policy: Policy) -> list[tuple[str, str]]:
+    """What the types cannot say, as (key, reason)."""
+    found: list[tuple[str, str]] = []
+    for kind, names in (
+        ("deployments", [d.name for d in policy.deployments]),
+        ("gates", [g.name for g in policy.gates]),
+        ("segments", [s.name for s in policy.segments]),
+    ):
+        found += [(kind, f"the name {n!r} is used twice") for n in sorted(set(names))
+                  if names.count(n) > 1]  # fmt: skip
+    known = ", ".join(d.name for d in policy.deployments)
+    for role in ("blue", "green"):
+        name = getattr(policy, role)
+        if policy.deployment(name) is None:
+            found.append((role, f"no deployment is called {name!r}; there are: {known}"))
+    if policy.blue == policy.green:
+        found.append(("green", f"blue and green are both {policy.blue!r}"))
+    for i, deployment in enumerate(policy.deployments):
+        if deployment.kind is DeploymentKind.SEMANTIC and deployment.semantic_weight == 0:
+            found.append(
+                (f"deployments[{i}].semantic_weight", "a semantic deployment needs a share > 0")
+            )
+    found += _stage_contradictions(policy.stages)
+    for i, gate in enumerate(policy.gates):
+        found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
+    windows = policy.windows
+    if abs(windows.panes * windows.pane_seconds - windows.window_seconds) > 1e-9:
+        found.append(("windows.window_seconds", "is not a whole number of panes"))
+    return found
+
+
+def _stage_contradictions(stages: list[Stage]) -> list[tuple[str, str]]:
+    found = []
+    for i, stage in enumerate(stages):
+        if i and stage.percent <= stages[i - 1].percent:
+            found.append(
+                (f"stages[{i}].percent", f"{stage.percent:g} does not rise over the stage before")
+            )
+        if stage.max_seconds <= stage.min_seconds:
+            found.append((f"stages[{i}].max_seconds", "is not above min_seconds"))
+        if stage.percent > 0 and stage.shadow_percent > 0:
+            found.append((f"stages[{i}].shadow_percent", "only a stage at 0 % has a shadow"))
+    if stages[-1].percent != 100:
+        found.append((f"stages[{len(stages) - 1}].percent", "the last stage must be 100"))
+    return found
+
+
+def _gate_contradictions(gate: Gate) -> list[tuple[str, str]]:
+    try:
+        objective = gate.parsed
+    except ValueError as error:
+        return [("objective", str(error))]
+    found = []
+    if objective.relative != (gate.against is not None):
+        found.append(
+            ("against", "goes with a relative objective, and a relative objective needs it")
+        )
+    if gate.metric.is_rate != (gate.statistic is Statistic.RATE):
+        found.append(("statistic", f"{gate.metric} cannot be judged by {gate.statistic}"))
+    if objective.relative and gate.statistic is not Statistic.MEAN:
+        found.append(("statistic", "a relative objective compares means"))
+    if gate.against is Against.RULES and gate.metric is not Metric.SCORE:
+        found.append(("against", "only the score has a rules value of the same prompt"))
+    if gate.metric.is_rate and not 0 <= objective.limit <= 1:
+        found.append(("objective", f"a rate lies in [0, 1], not at {objective.limit:g}"))
+    if gate.statistic.quantile is not None and not objective.upper:
+        found.append(("objective", "a quantile has an upper limit: '<= ...'"))
+    if gate.floor and not objective.relative:
+        found.append(("floor", "goes with a relative objective"))
+    if gate.sustained_seconds and gate.role is GateRole.PROMOTION:
+        found.append(("sustained_seconds", "a promotion gate has no breach to sustain"))
+    return found
