@@ -32,8 +32,6 @@ __all__ = [
     "parse_policy",
 ]
 
-Positive = Annotated[float, Meta(gt=0.0)]
-NonNegative = Annotated[float, Meta(ge=0.0)]
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 
 
@@ -173,15 +171,26 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How log time is cut. A window is made of whole panes and hops by one pane."""
+    """How log time is cut: windows of whole hops, hops of whole panes."""
 
-    pane_seconds: Positive = 2.0
-    window_seconds: Positive = 10.0
+    pane_seconds: Annotated[float, Meta(ge=0.1, description="Finest step.")] = 2.0
+    hop_seconds: Annotated[float, Meta(ge=0.1, description="A window starts so often.")] = 10.0
+    window_seconds: Annotated[float, Meta(ge=0.1, description="Length of a window.")] = 60.0
 
     @property
-    def panes(self) -> int:
-        """Panes a window."""
-        return round(self.window_seconds / self.pane_seconds)
+    def pane_ms(self) -> int:
+        """Length of a pane in ms."""
+        return round(self.pane_seconds * 1000)
+
+    @property
+    def hop_ms(self) -> int:
+        """Distance between the starts of two windows in ms."""
+        return round(self.hop_seconds * 1000)
+
+    @property
+    def window_ms(self) -> int:
+        """Length of a window in ms."""
+        return round(self.window_seconds * 1000)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -298,8 +307,10 @@ def _contradictions(policy: Policy) -> list[tuple[str, str]]:
     for i, gate in enumerate(policy.gates):
         found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
     windows = policy.windows
-    if abs(windows.panes * windows.pane_seconds - windows.window_seconds) > 1e-9:
-        found.append(("windows.window_seconds", "is not a whole number of panes"))
+    if windows.hop_ms % windows.pane_ms:
+        found.append(("windows.hop_seconds", "is not a whole number of panes"))
+    if windows.window_ms % windows.hop_ms:
+        found.append(("windows.window_seconds", "is not a whole number of hops"))
     return found
 
 

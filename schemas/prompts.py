@@ -69,6 +69,8 @@ class RejectionCode(StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     EMPTY = "empty"
     GIBBERISH = "gibberish"
+    INTERNAL_ERROR = "internal_error"
+    """Our own fault; counted as a system error."""
     INVALID_UTF8 = "invalid_utf8"
     NOT_JSON = "not_json"
     RECORD_TOO_LARGE = "record_too_large"
@@ -134,7 +136,9 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     bucket: Annotated[int, Meta(ge=0, lt=10_000)] = 0
     hash_version: Annotated[str, Meta(description="Bucketing algorithm.")] = "murmur3-32/10000/v1"
     salt: str = ""
-    segment: Annotated[str, Meta(description="Name of the segment that matched.")] = "all"
+    segment: Annotated[
+        str, Meta(description="Name of the first segment that matched; `rest` when none did.")
+    ] = "rest"
 
 
 class RuleScores(msgspec.Struct, frozen=True, kw_only=True):
