@@ -1,7 +1,7 @@
 """Sets the project up in its own folder, or writes its lock. Called by the Makefile.
 
 `setup` makes `.venv` hold exactly what `requirements.lock` names, and the project itself, editable.
-`lock` resolves `pyproject.toml` into `requirements.lock`.
+`lock` resolves `pyproject.toml` into `requirements.lock`. `uv` only gets the installer ready.
 
 Only the standard library is used, since this runs before anything is installed, and only what
 Python 3.7 can parse, so that an old interpreter gets to read which one is needed. The installer is
@@ -80,7 +80,12 @@ def version_of(command: Sequence[str]) -> tuple[int, ...] | None:
     try:
         # A pyenv or asdf shim answers at once; a minute is for a cold disk.
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -350,7 +355,7 @@ def lock(asked: str, extra: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="install.py", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("action", choices=["setup", "lock"])
+    parser.add_argument("action", choices=["setup", "lock", "uv"])
     parser.add_argument("--python", default="", help="the interpreter to use")
     known, extra = parser.parse_known_args(arguments)
     try:
@@ -358,6 +363,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lock(known.python, extra)
         elif extra:
             parser.error(f"unknown: {' '.join(extra)}")
+        elif known.action == "uv":
+            python = find_python(known.python)
+            print(find_uv(python, environment(python), "1/1"))
         else:
             setup(known.python)
     except SetupError as error:
