@@ -17,8 +17,16 @@ from schemas.log import OperatorCommand
 from schemas.prompts import PromptEnriched, PromptRejected
 from schemas.rollout import RolloutState
 
-__all__ = ["CONTROL_EVENT", "EVENT_TYPES", "Headers", "attributes", "decode_json", "encode_json", "event_type",
-           "headers"]  # fmt: skip
+__all__ = [
+    "CONTROL_EVENT",
+    "EVENT_TYPES",
+    "Headers",
+    "attributes",
+    "decode_json",
+    "encode_json",
+    "event_type",
+    "headers",
+]
 
 Headers = list[tuple[str, bytes]]
 T = TypeVar("T")
@@ -46,7 +54,7 @@ def event_type(event: msgspec.Struct) -> str:
 def headers(
     event: msgspec.Struct,
     *,
-    id: str,
+    id: str,  # noqa: A002 - the attribute's own name
     source: str,
     subject: str,
     time_ms: int,
@@ -93,7 +101,7 @@ def encode_json(event: msgspec.Struct) -> bytes:
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
-def decode_json(value: bytes | None, type: type[T]) -> T:
+def decode_json(value: bytes | None, type: type[T]) -> T:  # noqa: A002 - as msgspec calls it
     """A record's JSON value as its type.
 
     Raises:
@@ -108,6 +116,8 @@ def decode_json(value: bytes | None, type: type[T]) -> T:
         return decoder.decode(value)  # type: ignore[no-any-return]  # the decoder of `type`
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DecodeError(str(error)) from error
+    except RecursionError as error:
+        raise DecodeError("JSON is nested too deeply") from error
 
 
 CONTROL_EVENT: Any = ControlEvent

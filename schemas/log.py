@@ -97,7 +97,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
     def has(self, flag: RowFlag) -> npt.NDArray[np.bool_]:
         """A boolean array of shape (rows,): which rows carry a flag."""
-        return (self.flags & np.uint16(flag)) != 0
+        return np.asarray((self.flags & np.uint16(flag)) != 0)
 
 
 class MeasurementBatch(
@@ -130,7 +130,8 @@ class MeasurementBatch(
 
         Raises:
             DecodeError: columns of unequal length, a NaN, an infinity, a negative duration, a
-                score outside [0, 1], a segment without a name, or offsets that do not rise.
+                score outside [0, 1], a segment without a name, or offsets that do not rise
+                within their partition.
         """
         arrays = {}
         for name, dtype in COLUMNS.items():
@@ -173,8 +174,13 @@ def _check(rows: Rows, segments: int) -> None:
         raise DecodeError(f"column segment: {int(rows.segment.max())} of {segments} segment names")
     if int(rows.offset.min()) < 0 or int(rows.partition.min()) < 0:
         raise DecodeError("negative source partition or offset")
-    same = rows.partition[1:] == rows.partition[:-1]
-    if bool(np.any(np.diff(rows.offset)[same] <= 0)):
+    if int(rows.prompt_chars.min()) < 0:
+        raise DecodeError("negative prompt_chars")
+    # A stable sort, so that rows of other partitions may stand between two of the same.
+    order = np.argsort(rows.partition, kind="stable")
+    partition, offset = rows.partition[order], rows.offset[order]
+    same = partition[1:] == partition[:-1]
+    if bool(np.any(np.diff(offset)[same] <= 0)):
         raise DecodeError("source offsets do not rise within a partition")
 
 
@@ -195,7 +201,9 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     incarnation: str
     version: str
     applied_revision: Annotated[int, Meta(ge=0)]
-    interval_ms: Annotated[int, Meta(gt=0, description="When to expect the next one at the latest.")]
+    interval_ms: Annotated[
+        int, Meta(gt=0, description="When to expect the next one at the latest.")
+    ]
     model: ModelState
     encoder: str
     rss_bytes: Annotated[int, Meta(ge=0)]
@@ -264,7 +272,7 @@ def decode_log_record(value: bytes | None) -> LogRecord:
         raise DecodeError("a record of the log without a value")
     try:
         return _decoder.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"not a record of the log: {error}") from error
 
 

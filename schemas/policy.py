@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from enum import StrEnum
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from schemas.errors import PolicyError
 from schemas.rollout import Deployment, DeploymentKind, Segment
+from schemas.strict_yaml import load_yaml
 
 __all__ = [
     "Against",
@@ -33,6 +34,11 @@ __all__ = [
 ]
 
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
+
+DAY_S = 86_400.0
+YEAR_S = 365 * DAY_S
+"""Every number has an upper limit: JSON has no infinity, so an infinite one would lose its value on
+the way to the monitor, and two policies would share a hash."""
 
 
 class GateRole(StrEnum):
@@ -64,9 +70,7 @@ class Metric(StrEnum):
         return self in _RATES
 
 
-_RATES = frozenset(
-    {Metric.SYSTEM_ERROR, Metric.SEMANTIC_ERROR, Metric.ERROR, Metric.CACHE_HIT}
-)
+_RATES = frozenset({Metric.SYSTEM_ERROR, Metric.SEMANTIC_ERROR, Metric.ERROR, Metric.CACHE_HIT})
 
 
 class Statistic(StrEnum):
@@ -94,7 +98,7 @@ class Against(StrEnum):
 
 
 _OBJECTIVE = re.compile(
-    r"^\s*(?P<op><=|>=)\s*(?P<sign>[+-]?)(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%?)\s*$"
+    r"^\s*(?P<op><=|>=)\s*(?P<sign>[+-]?)(?P<number>[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(?P<percent>%?)\s*$"
 )
 
 
@@ -140,14 +144,20 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Against | None, Meta(description="What a relative objective is relative to.")
     ] = None
     floor: Annotated[
-        float, Meta(ge=0.0, description="A difference up to this, in the metric's unit, is no harm.")
+        float,
+        Meta(
+            ge=0.0, le=1e9, description="A difference up to this, in the metric's unit, is no harm."
+        ),
     ] = 0.0
     min_samples: Annotated[int, Meta(ge=1, description="Rows an arm before it is judged.")] = 200
     warmup_seconds: Annotated[
-        float, Meta(ge=0.0, description="Rows so soon after the start of a stage do not count.")
+        float,
+        Meta(
+            ge=0.0, le=YEAR_S, description="Rows so soon after the start of a stage do not count."
+        ),
     ] = 0.0
     sustained_seconds: Annotated[
-        float, Meta(ge=0.0, description="A breach must last so long, in log time.")
+        float, Meta(ge=0.0, le=YEAR_S, description="A breach must last so long, in log time.")
     ] = 0.0
     dry_run: Annotated[bool, Meta(description="Report, but never act.")] = False
 
@@ -163,8 +173,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     percent: Percent
     min_seconds: Annotated[float, Meta(ge=0.0, description="Shortest stay, log time.")]
     max_seconds: Annotated[
-        float, Meta(gt=0.0, description="Longest stay; then the rollout pauses.")
-    ] = 86_400.0
+        float, Meta(gt=0.0, le=YEAR_S, description="Longest stay; then the rollout pauses.")
+    ] = DAY_S
     shadow_percent: Annotated[
         float, Meta(ge=0.0, le=100.0, description="Users computed in shadow; only at 0 %.")
     ] = 0.0
@@ -173,9 +183,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How log time is cut: windows of whole hops, hops of whole panes."""
 
-    pane_seconds: Annotated[float, Meta(ge=0.1, description="Finest step.")] = 2.0
-    hop_seconds: Annotated[float, Meta(ge=0.1, description="A window starts so often.")] = 10.0
-    window_seconds: Annotated[float, Meta(ge=0.1, description="Length of a window.")] = 60.0
+    pane_seconds: Annotated[float, Meta(ge=0.1, le=DAY_S, description="Finest step.")] = 2.0
+    hop_seconds: Annotated[
+        float, Meta(ge=0.1, le=DAY_S, description="A window starts so often.")
+    ] = 10.0
+    window_seconds: Annotated[float, Meta(ge=0.1, le=DAY_S, description="Length of a window.")] = (
+        60.0
+    )
 
     @property
     def pane_ms(self) -> int:
@@ -207,7 +221,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     windows: Windows = Windows()
     segments: list[Segment] = []
     confirm_seconds: Annotated[
-        float, Meta(gt=0.0, description="A rollback not confirmed by then raises an alert.")
+        float,
+        Meta(gt=0.0, le=DAY_S, description="A rollback not confirmed by then raises an alert."),
     ] = 30.0
 
     @cached_property
@@ -218,6 +233,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def deployment(self, name: str) -> Deployment | None:
         """The deployment of that name, if there is one."""
         return next((d for d in self.deployments if d.name == name), None)
+
+
+_FIELD = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$", re.DOTALL)
+"""msgspec names such a field in the reason, and only the object around it in the path."""
 
 
 def parse_policy(text: str, *, file: str) -> Policy:
@@ -231,8 +250,8 @@ def parse_policy(text: str, *, file: str) -> Policy:
         PolicyError: with the file, the key and the reason.
     """
     try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
-    except yaml.YAMLError as error:
+        data = load_yaml(text)
+    except ValueError as error:
         raise PolicyError(f"{file}: not YAML: {error}") from error
     if not isinstance(data, dict):
         raise PolicyError(f"{file}: a policy is a mapping, this is {type(data).__name__}")
@@ -240,8 +259,9 @@ def parse_policy(text: str, *, file: str) -> Policy:
         policy = msgspec.convert(data, Policy)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at ")
-        key = path.strip("`").removeprefix("$").removeprefix(".") or "(top level)"
-        raise PolicyError(f"{file}: {key}: {reason}") from error
+        field = _FIELD.search(reason)
+        key = path.strip("`").removeprefix("$") + (f".{field[1]}" if field else "")
+        raise PolicyError(f"{file}: {key.removeprefix('.')}: {reason}") from error
     for key, reason in _contradictions(policy):
         raise PolicyError(f"{file}: {key}: {reason}")
     return policy
@@ -266,21 +286,6 @@ def default_policy() -> Policy:
     return parse_policy(resources.files("schemas").joinpath(name).read_text("utf-8"), file=name)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML says that keys are unique; PyYAML keeps the last one without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key_node.value!r} is given twice",
-                    problem_mark=key_node.start_mark,
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
 def _contradictions(policy: Policy) -> list[tuple[str, str]]:
     """What the types cannot say, as (key, reason)."""
     found: list[tuple[str, str]] = []
@@ -298,14 +303,23 @@ def _contradictions(policy: Policy) -> list[tuple[str, str]]:
             found.append((role, f"no deployment is called {name!r}; there are: {known}"))
     if policy.blue == policy.green:
         found.append(("green", f"blue and green are both {policy.blue!r}"))
+    found += _value_contradictions(policy)
+    found += _stage_contradictions(policy.stages)
+    for i, gate in enumerate(policy.gates):
+        found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
+    return found
+
+
+def _value_contradictions(policy: Policy) -> list[tuple[str, str]]:
+    found = []
     for i, deployment in enumerate(policy.deployments):
         if deployment.kind is DeploymentKind.SEMANTIC and deployment.semantic_weight == 0:
             found.append(
                 (f"deployments[{i}].semantic_weight", "a semantic deployment needs a share > 0")
             )
-    found += _stage_contradictions(policy.stages)
-    for i, gate in enumerate(policy.gates):
-        found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
+    for i, segment in enumerate(policy.segments):
+        if any(isinstance(v, float) and not math.isfinite(v) for v in segment.values):
+            found.append((f"segments[{i}].values", "a number must be finite"))
     windows = policy.windows
     if windows.hop_ms % windows.pane_ms:
         found.append(("windows.hop_seconds", "is not a whole number of panes"))

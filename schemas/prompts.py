@@ -171,8 +171,10 @@ class SemanticScores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time went (M16, M17). A batch's stage counts in full for each of its prompts:
-    that is what the prompt waited."""
+    """Where the time went (M16, M17).
+
+    A batch's stage counts in full for each of its prompts: that is what the prompt waited.
+    """
 
     rules_seconds: NonNegative
     embed_seconds: NonNegative

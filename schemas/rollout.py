@@ -52,7 +52,9 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     attribute: Annotated[str, Meta(min_length=1)]
     values: Annotated[list[str | bool | float], Meta(min_length=1)]
     force: (
-        Annotated[str, Meta(pattern="^(control|candidate)$", description="Arm, whatever the share.")]
+        Annotated[
+            str, Meta(pattern="^(control|candidate)$", description="Arm, whatever the share.")
+        ]
         | None
     ) = None
 
