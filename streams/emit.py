@@ -1,0 +1,94 @@
+"""Collects what one step of the fold says, and gives each event its derived id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.control import (
+    AlertEvent,
+    AlertSeverity,
+    AlertStatus,
+    ControlEvent,
+    LogPosition,
+    WindowMetrics,
+)
+from schemas.topics import Topic
+from schemas.version import VERSION
+from streams.outputs import Output, decision_id
+from streams.state import ServiceState
+
+__all__ = ["Emitter"]
+
+SYSTEM = "driftgate"
+"""The actor of a decision that nobody asked for."""
+
+
+class Emitter:
+    """The outputs of one step, in order."""
+
+    def __init__(self, state: ServiceState, cause: LogPosition) -> None:
+        self.outputs: list[Output] = []
+        self._state = state
+        self._cause = cause
+
+    def _id(self, kind: str) -> str:
+        state = self._state
+        return decision_id(
+            state.service, kind, self._cause.partition, self._cause.offset, len(self.outputs)
+        )
+
+    def _add(self, topic: Topic, event: Any, id: str) -> None:
+        state = self._state
+        self.outputs.append(
+            Output(topic, event, id, state.now_ms, self._cause, state.rollout.rollout_id)
+        )
+
+    def control(
+        self, kind: type[ControlEvent], *, reason: str, actor: str = SYSTEM, **details: Any
+    ) -> str:
+        """A control event about the rollout as it stands now; returns its id."""
+        state = self._state
+        id = self._id(str(kind.__struct_config__.tag))
+        event = kind(
+            id=id,
+            service=state.service,
+            rollout_id=state.rollout.rollout_id,
+            revision=state.rollout.revision,
+            stage=state.rollout.stage,
+            share=state.rollout.share,
+            at_ms=state.now_ms,
+            cause=self._cause,
+            reason=reason,
+            policy_hash=state.policy.hash,
+            code_version=VERSION,
+            actor=actor,
+            **details,
+        )
+        self._add(Topic.CONTROL, event, id)
+        return id
+
+    def rollout(self) -> None:
+        """The rollout state, for analyzers to obey."""
+        self._add(Topic.ROLLOUT, self._state.rollout, self._id("rollout.state"))
+
+    def metrics(self, metrics: WindowMetrics) -> None:
+        """A window's metrics."""
+        self._add(Topic.METRICS, metrics, metrics.id)
+
+    def alert(
+        self, key: str, status: AlertStatus, severity: AlertSeverity, summary: str, cure: str
+    ) -> None:
+        """Something for a person."""
+        id = self._id(f"alert.{status}.{key}")
+        event = AlertEvent(
+            id=id,
+            key=key,
+            service=self._state.service,
+            status=status,
+            severity=severity,
+            summary=summary,
+            cure=cure,
+            at_ms=self._state.now_ms,
+            cause=self._cause,
+        )
+        self._add(Topic.ALERTS, event, id)

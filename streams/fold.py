@@ -1,0 +1,245 @@
+"""The monitor as a function: one record of the log in, what to say out.
+
+Neither a wall clock nor chance nor IO: folding the same records again gives the same outputs with
+the same ids, which is what recovery and replay rest on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from schemas.control import GateBreached, GateRecovered, GateReport, LogPosition, Verdict
+from schemas.errors import DecodeError
+from schemas.log import (
+    CommandRecord,
+    Heartbeat,
+    LogRecord,
+    MeasurementBatch,
+    Tick,
+    decode_log_record,
+)
+from schemas.policy import Gate, GateRole
+from schemas.rollout import Phase
+from streams import rollout
+from streams.dedupe import new_rows
+from streams.emit import Emitter
+from streams.outputs import Output
+from streams.panes import Pane, new_pane
+from streams.state import ServiceState
+from streams.window_gates import Judgement, judge
+from streams.windows import due_windows, window_metrics
+from streams.workers import check_confirmation, heard_from, measured_by
+
+__all__ = ["LogEntry", "step"]
+
+
+class LogEntry(NamedTuple):
+    """A record of `driftgate.log` as the broker has it."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    value: bytes | None
+
+
+def step(state: ServiceState, entry: LogEntry) -> list[Output]:
+    """Fold one record into the state of its service.
+
+    A record that was folded before changes nothing. One that cannot be read is counted, moves the
+    clock, and changes nothing else.
+
+    Args:
+        state: changed in place.
+        entry: a record with this service's key.
+
+    Returns:
+        What to publish, in this order.
+    """
+    if entry.offset <= state.last_offset:
+        return []
+    state.last_offset = entry.offset
+    state.now_ms = max(state.now_ms, entry.timestamp_ms)
+    emit = Emitter(state, LogPosition(entry.partition, entry.offset))
+    _close_panes(state, emit)
+    try:
+        _take(state, decode_log_record(entry.value), emit)
+    except DecodeError:
+        state.undecodable += 1
+    _check_stage_time(state, emit)
+    check_confirmation(state, emit)
+    return emit.outputs
+
+
+def _take(state: ServiceState, record: LogRecord, emit: Emitter) -> None:
+    if record.service != state.service:
+        raise DecodeError(f"a record of {record.service} under the key {state.service}")
+    match record:
+        case MeasurementBatch():
+            _measure(state, record, emit)
+        case Heartbeat():
+            heard_from(state, record)
+        case CommandRecord():
+            rollout.obey(state, record.command, emit)
+        case Tick():
+            pass
+
+
+def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> None:
+    rows = batch.rows()
+    fresh = new_rows(rows, batch.source_topic, state.source_offsets)
+    state.measured += len(fresh)
+    state.repeated += len(rows) - len(fresh)
+    measured_by(state, batch)
+    if not len(fresh):
+        return
+    pane = _current_pane(state)
+    pane.add_rows(fresh, batch.segments)
+    # Rows made under another revision saw another split: they are no evidence on this one.
+    if state.rollout.phase in rollout.ACTIVE and batch.revision == state.rollout.revision:
+        age_ms = state.now_ms - state.stage_since_ms
+        gates = state.policy.gates
+        pane.add_evidence(fresh, gates, [age_ms >= g.warmup_seconds * 1000 for g in gates])
+        _decide(state, emit)
+
+
+def _current_pane(state: ServiceState) -> Pane:
+    pane_ms = state.policy.windows.pane_ms
+    start = state.now_ms // pane_ms * pane_ms
+    last = state.panes[-1] if state.panes else None
+    if last is None or last.start_ms != start or last.revision != state.rollout.revision:
+        last = new_pane(start, state.rollout.revision, len(state.policy.gates))
+        state.panes.append(last)
+    return last
+
+
+def _close_panes(state: ServiceState, emit: Emitter) -> None:
+    """Report the windows that log time has moved on in, and forget what no window needs."""
+    windows = state.policy.windows
+    now_pane_ms = state.now_ms // windows.pane_ms * windows.pane_ms
+    if state.panes and state.panes[-1].start_ms < now_pane_ms:
+        due = due_windows(
+            windows,
+            state.panes,
+            from_ms=state.windows_from_ms,
+            closed_ms=state.closed_ms,
+            now_ms=now_pane_ms,
+        )
+        for start_ms, final in due:
+            for metrics in window_metrics(
+                state.panes,
+                windows,
+                start_ms=start_ms,
+                final=final,
+                service=state.service,
+                rollout_id=state.rollout.rollout_id,
+                stage=state.rollout.stage,
+                share=state.rollout.share,
+            ):
+                emit.metrics(metrics)
+        state.closed_ms = now_pane_ms
+        oldest_ms = now_pane_ms - windows.window_ms
+        state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
+    # An empty pane too: a silent service is reported as zeros, not as nothing.
+    _current_pane(state)
+
+
+def _decide(state: ServiceState, emit: Emitter) -> None:
+    """Judge every gate on the running window and act on what they say."""
+    moments = np.sum(
+        [p.moments for p in state.panes if p.revision == state.rollout.revision], axis=0
+    )
+    control_exists = state.rollout.share < 1.0
+    judged: list[tuple[Gate, Judgement]] = []
+    for i, gate in enumerate(state.policy.gates):
+        judgement = judge(gate, moments[:, i], control_exists=control_exists)
+        judged.append((gate, _sustain(state, gate, judgement)))
+    for gate, judgement in judged:
+        _report_change(state, gate, judgement, emit)
+    for role in (GateRole.GUARDRAIL, GateRole.SIGNAL):
+        for gate, judgement in judged:
+            if gate.role is role and _certainly_broken(gate, judgement):
+                _act(state, judgement.report, emit)
+                return
+    if state.rollout.phase is Phase.PROGRESSING:
+        _advance_if_ready(state, judged, emit)
+
+
+def _sustain(state: ServiceState, gate: Gate, judgement: Judgement) -> Judgement:
+    """For a gate whose breach must last, hold a failure back until it has."""
+    if not gate.sustained_seconds:
+        return judgement
+    if not judgement.breaching:
+        state.breaching_since_ms.pop(gate.name, None)
+        return judgement
+    since_ms = state.breaching_since_ms.setdefault(gate.name, state.now_ms)
+    seconds = (state.now_ms - since_ms) / 1000
+    lasted = seconds >= gate.sustained_seconds
+    report = msgspec.structs.replace(
+        judgement.report,
+        verdict=Verdict.FAILED if lasted else Verdict.INCONCLUSIVE,
+        reason=f"{judgement.report.reason}, for {seconds:.0f} s of {gate.sustained_seconds:g} s",
+    )
+    return judgement._replace(report=report)
+
+
+def _report_change(state: ServiceState, gate: Gate, judgement: Judgement, emit: Emitter) -> None:
+    """Say it once when a breach begins, and once when it ends."""
+    if gate.role is GateRole.PROMOTION:
+        return
+    report = judgement.report
+    if report.verdict is Verdict.FAILED and gate.name not in state.failed_gates:
+        state.failed_gates.append(gate.name)
+        emit.control(GateBreached, reason=report.reason, gate=report)
+    elif judgement.holds and gate.name in state.failed_gates:
+        state.failed_gates.remove(gate.name)
+        emit.control(GateRecovered, reason=report.reason, gate=report)
+
+
+def _certainly_broken(gate: Gate, judgement: Judgement) -> bool:
+    return judgement.report.verdict is Verdict.FAILED and not gate.dry_run
+
+
+def _act(state: ServiceState, report: GateReport, emit: Emitter) -> None:
+    if report.role is GateRole.GUARDRAIL:
+        rollout.roll_back(state, report.reason, emit, gate=report)
+    elif state.rollout.phase is Phase.PROGRESSING:
+        rollout.pause(state, report.reason, emit, gate=report)
+
+
+def _advance_if_ready(
+    state: ServiceState, judged: list[tuple[Gate, Judgement]], emit: Emitter
+) -> None:
+    stage = state.policy.stages[state.rollout.stage]
+    if state.now_ms - state.stage_since_ms < stage.min_seconds * 1000:
+        return
+    acting = [(gate, judgement) for gate, judgement in judged if not gate.dry_run]
+    for gate, judgement in acting:
+        certified = judgement.report.verdict is Verdict.SUCCESSFUL
+        if not (certified if gate.role is GateRole.PROMOTION else judgement.holds):
+            return
+    seconds = (state.now_ms - state.stage_since_ms) / 1000
+    reason = f"all {len(acting)} gates hold after {seconds:.0f} s at {stage.percent:g} %"
+    gates = [judgement.report for _, judgement in judged]
+    if state.rollout.stage == len(state.policy.stages) - 1:
+        rollout.promote(state, reason, emit, gates=gates)
+    else:
+        rollout.advance(state, reason, emit, gates=gates)
+
+
+def _check_stage_time(state: ServiceState, emit: Emitter) -> None:
+    """A stage that cannot make up its mind pauses: waiting for ever is no answer either."""
+    if state.rollout.phase is not Phase.PROGRESSING:
+        return
+    stage = state.policy.stages[state.rollout.stage]
+    seconds = (state.now_ms - state.stage_since_ms) / 1000
+    if seconds > stage.max_seconds:
+        rollout.pause(
+            state,
+            f"stage {stage.percent:g} % took {seconds:.0f} s, over its limit of "
+            f"{stage.max_seconds:g} s: look at `driftgate rollout status` for the gates that "
+            "are not satisfied, then resume, promote or abort",
+            emit,
+        )

@@ -1,0 +1,162 @@
+"""Panes: what was measured in one step of log time, and windows made by adding panes up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from schemas.log import RowFlag, Rows
+from schemas.policy import Gate
+from streams.metrics import CANDIDATE, CONTROL, gate_samples
+
+__all__ = [
+    "COUNTS",
+    "SUMS",
+    "ArmTotals",
+    "Pane",
+    "merge_totals",
+    "new_pane",
+    "quantile",
+]
+
+COUNTS = (
+    "prompts",
+    "rejected",
+    "system_errors",
+    "semantic_prompts",
+    "semantic_errors",
+    "cache_lookups",
+    "cache_hits",
+)
+SUMS = ("processing_seconds", "rules_score", "score", "coherence", "relevance")
+
+_LOWEST_SECONDS = 1e-5
+_GROWTH = 1.04
+"""Ratio of neighbouring bucket limits: a quantile is exact to 2 %."""
+_BUCKETS = 420
+"""10 us to 140 s; what is outside counts in the first or last bucket."""
+_LOG_GROWTH = float(np.log(_GROWTH))
+
+
+class ArmTotals(msgspec.Struct):
+    """Sums over the rows of one arm and segment."""
+
+    counts: npt.NDArray[np.int64]
+    """Shape (len(COUNTS),)."""
+    sums: npt.NDArray[np.float64]
+    """Shape (len(SUMS),)."""
+    histogram: npt.NDArray[np.int64]
+    """Processing seconds in logarithmic buckets; shape (420,)."""
+
+    @classmethod
+    def zero(cls) -> ArmTotals:
+        """Totals of no rows."""
+        return cls(
+            counts=np.zeros(len(COUNTS), np.int64),
+            sums=np.zeros(len(SUMS), np.float64),
+            histogram=np.zeros(_BUCKETS, np.int64),
+        )
+
+    def add(self, other: ArmTotals) -> None:
+        """Add other rows' totals to these."""
+        self.counts += other.counts
+        self.sums += other.sums
+        self.histogram += other.histogram
+
+    def add_rows(self, rows: Rows) -> None:
+        """Count measured rows, all of one arm and segment."""
+        rejected = rows.has(RowFlag.REJECTED)
+        accepted = ~rejected
+        semantic = rows.has(RowFlag.SEMANTIC)
+        self.counts += (
+            np.count_nonzero(accepted),
+            np.count_nonzero(rejected),
+            np.count_nonzero(rows.has(RowFlag.SYSTEM_ERROR)),
+            np.count_nonzero(semantic),
+            np.count_nonzero(rows.has(RowFlag.FALLBACK)),
+            np.count_nonzero(rows.has(RowFlag.CACHE_LOOKUP)),
+            np.count_nonzero(rows.has(RowFlag.CACHE_HIT)),
+        )
+        seconds = rows.processing_seconds[accepted]
+        self.sums += (
+            seconds.sum(dtype=np.float64),
+            rows.rules_score[accepted].sum(dtype=np.float64),
+            rows.score[accepted].sum(dtype=np.float64),
+            rows.coherence[semantic].sum(dtype=np.float64),
+            rows.relevance[semantic].sum(dtype=np.float64),
+        )
+        with np.errstate(divide="ignore"):
+            bucket = np.log(seconds / _LOWEST_SECONDS) / _LOG_GROWTH
+        index = np.clip(bucket, 0, _BUCKETS - 1).astype(np.intp)
+        self.histogram += np.bincount(index, minlength=_BUCKETS)
+
+
+def quantile(histogram: npt.NDArray[np.int64], q: float) -> float | None:
+    """The q-quantile in seconds of a latency histogram, to 2 %; None when it is empty.
+
+    Args:
+        histogram: counts of shape (420,).
+        q: in (0, 1).
+    """
+    total = int(histogram.sum())
+    if total == 0:
+        return None
+    index = int(np.searchsorted(np.cumsum(histogram), q * total))
+    return float(_LOWEST_SECONDS * _GROWTH ** (index + 0.5))
+
+
+class Pane(msgspec.Struct, kw_only=True):
+    """Everything measured in one step of log time under one rollout revision."""
+
+    start_ms: int
+    revision: int
+    totals: dict[str, list[ArmTotals]]
+    """By segment name; control then candidate."""
+    moments: npt.NDArray[np.float64]
+    """Count, sum and sum of squares of what each gate is tested on; shape (arms, gates, 3)."""
+
+    def add_rows(self, rows: Rows, segments: list[str]) -> None:
+        """Count rows into the totals of their arm and segment."""
+        candidate = rows.has(RowFlag.CANDIDATE)
+        for index in np.unique(rows.segment):
+            totals = self.totals.setdefault(segments[index], [ArmTotals.zero(), ArmTotals.zero()])
+            here = rows.segment == index
+            for arm, mask in ((CONTROL, here & ~candidate), (CANDIDATE, here & candidate)):
+                if mask.any():
+                    totals[arm].add_rows(rows.where(mask))
+
+    def add_evidence(self, rows: Rows, gates: list[Gate], counted: list[bool]) -> None:
+        """Add rows to what the gates are tested on.
+
+        Args:
+            rows: rows made under this pane's revision.
+            gates: the policy's gates, in their order.
+            counted: for each gate whether it takes rows now (false while it warms up).
+        """
+        candidate = rows.has(RowFlag.CANDIDATE)
+        for i, gate in enumerate(gates):
+            if not counted[i]:
+                continue
+            values, valid = gate_samples(gate, rows)
+            for arm, side in ((CONTROL, ~candidate), (CANDIDATE, candidate)):
+                x = values[valid & side]
+                self.moments[arm, i] += (len(x), x.sum(), np.dot(x, x))
+
+
+def new_pane(start_ms: int, revision: int, gates: int) -> Pane:
+    """An empty pane."""
+    return Pane(start_ms=start_ms, revision=revision, totals={}, moments=np.zeros((2, gates, 3)))
+
+
+def merge_totals(panes: Iterable[Pane]) -> dict[str, list[ArmTotals]]:
+    """The totals of several panes, by segment, control then candidate."""
+    merged: dict[str, list[ArmTotals]] = {}
+    for pane in panes:
+        for segment, arms in pane.totals.items():
+            into = merged.setdefault(segment, [ArmTotals.zero(), ArmTotals.zero()])
+            for total, add in zip(into, arms, strict=True):
+                total.add(add)
+    return merged

@@ -1,0 +1,229 @@
+"""The rollout state machine: shadow, stages, pause, promotion and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from schemas.control import (
+    CommandRejected,
+    GateReport,
+    RolloutAdvanced,
+    RolloutPaused,
+    RolloutPromoted,
+    RolloutResumed,
+    RolloutRolledBack,
+    RolloutStarted,
+)
+from schemas.log import Command, OperatorCommand
+from schemas.policy import Stage
+from schemas.rollout import Phase
+from streams.emit import SYSTEM, Emitter
+from streams.outputs import decision_id
+from streams.state import Confirmation, ServiceState
+
+__all__ = ["ACTIVE", "advance", "obey", "pause", "promote", "roll_back"]
+
+ACTIVE = frozenset({Phase.PROGRESSING, Phase.PAUSED})
+"""Phases in which there is a green deployment under test."""
+
+_REMEMBERED_COMMANDS = 256
+
+
+def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
+    """Do what an operator asks for, or say on the control topic why not.
+
+    A command whose id was seen before changes nothing and says nothing.
+    """
+    if command.id in state.command_ids:
+        return
+    state.command_ids = [*state.command_ids, command.id][-_REMEMBERED_COMMANDS:]
+    refusal = _refusal(state, command)
+    if refusal:
+        emit.control(
+            CommandRejected,
+            reason=f"{command.command}: {refusal}",
+            actor=command.actor,
+            command_id=command.id,
+        )
+        return
+    reason = command.reason or f"asked for by {command.actor}"
+    match command.command:
+        case Command.START:
+            _start(state, command, reason, emit)
+        case Command.PAUSE:
+            pause(state, reason, emit, actor=command.actor)
+        case Command.RESUME:
+            # The stage begins anew: else one that was paused for its length would pause at once.
+            _enter_stage(state, state.rollout.stage, reason, phase=Phase.PROGRESSING)
+            emit.control(RolloutResumed, reason=reason, actor=command.actor)
+            emit.rollout()
+        case Command.PROMOTE:
+            last = state.rollout.stage == len(state.policy.stages) - 1
+            if command.full or last:
+                promote(state, reason, emit, gates=[], actor=command.actor)
+            else:
+                advance(state, reason, emit, gates=[], actor=command.actor)
+        case Command.ABORT:
+            roll_back(state, reason, emit, actor=command.actor)
+
+
+def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
+    phase = state.rollout.phase
+    match command.command:
+        case Command.START:
+            if phase in ACTIVE:
+                return f"rollout {state.rollout.rollout_id} is {phase}: abort or promote it first"
+            if command.policy is None:
+                return "comes without a policy"
+            green = command.green or command.policy.green
+            if command.policy.deployment(green) is None:
+                known = ", ".join(d.name for d in command.policy.deployments)
+                return f"the policy has no deployment {green!r}; it has: {known}"
+            blue = state.rollout.blue.name if state.rollout.revision else command.policy.blue
+            if green == blue:
+                return f"{green!r} is what serves already"
+        case Command.PAUSE if phase is not Phase.PROGRESSING:
+            return f"nothing is progressing: the service is {phase}"
+        case Command.RESUME if phase is not Phase.PAUSED:
+            return f"nothing is paused: the service is {phase}"
+        case Command.PROMOTE if phase not in ACTIVE:
+            return f"there is no rollout to promote: the service is {phase}"
+        case Command.ABORT if phase not in ACTIVE and (
+            phase is not Phase.PROMOTED or state.previous_blue is None
+        ):
+            return f"there is no rollout to take back: the service is {phase}"
+    return None
+
+
+def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emitter) -> None:
+    policy = command.policy
+    assert policy is not None  # refused otherwise
+    green = policy.deployment(command.green or policy.green)
+    blue = state.rollout.blue
+    if not state.rollout.revision:
+        first = policy.deployment(policy.blue)
+        assert first is not None  # parse_policy refuses a policy without it
+        blue = first
+    rollout_id = decision_id(state.service, "rollout", command.id, state.now_ms)[:16]
+    state.policy = policy
+    state.panes = []
+    state.windows_from_ms = state.now_ms
+    state.confirmation = None
+    # Above all that any worker has applied, even if an older state was lost with its log.
+    known = max((w.applied_revision for w in state.workers.values()), default=0)
+    state.rollout = msgspec.structs.replace(
+        state.rollout, revision=max(state.rollout.revision, known), rollout_id=rollout_id
+    )
+    _enter_stage(
+        state,
+        0,
+        reason,
+        phase=Phase.PROGRESSING,
+        blue=blue,
+        green=green,
+        salt=rollout_id,
+        segments=policy.segments,
+    )
+    assert green is not None  # refused otherwise
+    emit.control(
+        RolloutStarted, reason=reason, actor=command.actor, blue=blue.name, green=green.name
+    )
+    emit.rollout()
+
+
+def advance(
+    state: ServiceState,
+    reason: str,
+    emit: Emitter,
+    *,
+    gates: list[GateReport],
+    actor: str = SYSTEM,
+) -> None:
+    """Go to the next stage."""
+    _enter_stage(state, state.rollout.stage + 1, reason, phase=Phase.PROGRESSING)
+    emit.control(RolloutAdvanced, reason=reason, actor=actor, gates=gates)
+    emit.rollout()
+
+
+def promote(
+    state: ServiceState,
+    reason: str,
+    emit: Emitter,
+    *,
+    gates: list[GateReport],
+    actor: str = SYSTEM,
+) -> None:
+    """Make green the new blue."""
+    green = state.rollout.green
+    assert green is not None  # only an active rollout is promoted
+    state.previous_blue = state.rollout.blue
+    _end(state, reason, phase=Phase.PROMOTED, blue=green)
+    emit.control(RolloutPromoted, reason=reason, actor=actor, blue=green.name, gates=gates)
+    emit.rollout()
+
+
+def pause(
+    state: ServiceState,
+    reason: str,
+    emit: Emitter,
+    *,
+    gate: GateReport | None = None,
+    actor: str = SYSTEM,
+) -> None:
+    """Keep the share where it is until somebody resumes."""
+    _change(state, reason, phase=Phase.PAUSED)
+    emit.control(RolloutPaused, reason=reason, actor=actor, gate=gate)
+    emit.rollout()
+
+
+def roll_back(
+    state: ServiceState,
+    reason: str,
+    emit: Emitter,
+    *,
+    gate: GateReport | None = None,
+    actor: str = SYSTEM,
+) -> None:
+    """Send every user back to blue, and wait for all workers to say that they did."""
+    blue = state.rollout.blue if state.rollout.phase in ACTIVE else state.previous_blue
+    assert blue is not None  # refused otherwise
+    state.previous_blue = None
+    _end(state, reason, phase=Phase.ROLLED_BACK, blue=blue)
+    state.confirmation = Confirmation(revision=state.rollout.revision, since_ms=state.now_ms)
+    emit.control(
+        RolloutRolledBack, reason=reason, actor=actor, gate=gate, workers=state.live_workers()
+    )
+    emit.rollout()
+
+
+def _enter_stage(state: ServiceState, index: int, reason: str, **changes: Any) -> None:
+    stage: Stage = state.policy.stages[index]
+    state.stage_since_ms = state.now_ms
+    state.breaching_since_ms.clear()
+    state.failed_gates.clear()
+    _change(
+        state,
+        reason,
+        stage=index,
+        share=stage.percent / 100,
+        shadow_share=stage.shadow_percent / 100,
+        **changes,
+    )
+
+
+def _end(state: ServiceState, reason: str, **changes: Any) -> None:
+    state.breaching_since_ms.clear()
+    state.failed_gates.clear()
+    _change(state, reason, green=None, share=0.0, shadow_share=0.0, **changes)
+
+
+def _change(state: ServiceState, reason: str, **changes: Any) -> None:
+    state.rollout = msgspec.structs.replace(
+        state.rollout,
+        revision=state.rollout.revision + 1,
+        reason=reason,
+        at_ms=state.now_ms,
+        **changes,
+    )
