@@ -54,7 +54,7 @@ def event_type(event: msgspec.Struct) -> str:
 def headers(
     event: msgspec.Struct,
     *,
-    id: str,  # noqa: A002 - the attribute's own name
+    id: str,
     source: str,
     subject: str,
     time_ms: int,
