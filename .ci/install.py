@@ -219,7 +219,7 @@ def run(command: Sequence[str], env: Mapping[str, str], cure: str) -> None:
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
-            assert process.stdout is not None  # noqa: S101 - it was asked for as a pipe
+            assert process.stdout is not None
             for line in process.stdout:
                 if not re.match(r" [+~-] ", line):
                     sys.stderr.write(line)
