@@ -28,6 +28,7 @@ __all__ = [
     "Stage",
     "Statistic",
     "Windows",
+    "contradictions",
     "default_policy",
     "load_policy",
     "parse_policy",
@@ -262,7 +263,7 @@ def parse_policy(text: str, *, file: str) -> Policy:
         field = _FIELD.search(reason)
         key = path.strip("`").removeprefix("$") + (f".{field[1]}" if field else "")
         raise PolicyError(f"{file}: {key.removeprefix('.')}: {reason}") from error
-    for key, reason in _contradictions(policy):
+    for key, reason in contradictions(policy):
         raise PolicyError(f"{file}: {key}: {reason}")
     return policy
 
@@ -286,8 +287,8 @@ def default_policy() -> Policy:
     return parse_policy(resources.files("schemas").joinpath(name).read_text("utf-8"), file=name)
 
 
-def _contradictions(policy: Policy) -> list[tuple[str, str]]:
-    """What the types cannot say, as (key, reason)."""
+def contradictions(policy: Policy) -> list[tuple[str, str]]:
+    """What is wrong with a policy that the types cannot say, as (key, reason)."""
     found: list[tuple[str, str]] = []
     for kind, names in (
         ("deployments", [d.name for d in policy.deployments]),

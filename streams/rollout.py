@@ -17,7 +17,7 @@ from schemas.control import (
     RolloutStarted,
 )
 from schemas.log import Command, OperatorCommand
-from schemas.policy import Stage
+from schemas.policy import Stage, contradictions
 from schemas.rollout import Phase
 from streams.emit import SYSTEM, Emitter
 from streams.outputs import decision_id
@@ -77,6 +77,8 @@ def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
                 return f"rollout {state.rollout.rollout_id} is {phase}: abort or promote it first"
             if command.policy is None:
                 return "comes without a policy"
+            for key, wrong in contradictions(command.policy):
+                return f"the policy cannot be used: {key}: {wrong}"
             green = command.green or command.policy.green
             if command.policy.deployment(green) is None:
                 known = ", ".join(d.name for d in command.policy.deployments)

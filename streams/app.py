@@ -1,0 +1,153 @@
+"""The Faust application: feeds `driftgate.log` to the fold and operator commands into the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import faust
+import msgspec
+from faust.types import EventT, StreamT, TP
+from mode.supervisors import CrashingSupervisor
+
+from schemas import cloudevents
+from schemas.control import AlertEvent, AlertSeverity, AlertStatus, LogPosition
+from schemas.errors import DecodeError
+from schemas.log import Command, CommandRecord, OperatorCommand
+from schemas.topics import Topic
+from streams.fold import LogEntry
+from streams.kafka_io import KafkaIO
+from streams.outputs import Output, decision_id
+from streams.runner import TICK_SECONDS, FoldRunner
+from streams.settings import MonitorSettings
+
+__all__ = ["create_app"]
+
+log = logging.getLogger("driftgate.monitor")
+
+
+class _Event:
+    """A Faust event as the runner takes it."""
+
+    def __init__(self, event: EventT[Any]) -> None:
+        message = event.message
+        self._event = event
+        self.key: bytes | None = message.key
+        self.entry = LogEntry(
+            message.partition,
+            message.offset,
+            # Faust has the broker's time stamp in seconds.
+            round(message.timestamp * 1000),
+            message.value,
+        )
+
+    def ack(self) -> None:
+        self._event.ack()
+
+
+def create_app(settings: MonitorSettings) -> faust.App:
+    """The monitor as a Faust application; the topics must exist."""
+    kafka = settings.kafka
+    app = faust.App(
+        f"{kafka.topic_prefix}driftgate-monitor",
+        broker=[f"kafka://{server}" for server in kafka.bootstrap_servers.split(",")],
+        datadir=settings.data_dir or None,
+        store="memory://",
+        topic_partitions=kafka.service_partitions,
+        topic_replication_factor=kafka.replication_factor,
+        topic_disable_leader=True,
+        topic_allow_declare=True,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.monitor_id,
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=settings.session_timeout_seconds / 4,
+        broker_commit_interval=1.0,
+        stream_recovery_delay=0.0,
+        # What is not acknowledged is folded again by the next owner: nothing to wait for.
+        stream_wait_empty=False,
+        web_enabled=False,
+        producer_acks=-1,
+    )
+    io = KafkaIO(kafka)
+    raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw",
+           "value_serializer": "raw"}  # fmt: skip
+    log_topic = app.topic(kafka.topic(Topic.LOG), internal=False, **raw)
+    command_topic = app.topic(kafka.topic(Topic.COMMANDS), internal=False, **raw)
+    table = app.Table(
+        "checkpoints",
+        key_type=bytes,
+        value_type=bytes,
+        partitions=kafka.service_partitions,
+        help="The state of each service, and where each partition of the log stands",
+    )
+
+    async def flush() -> None:
+        await app.producer.flush()
+
+    runner = FoldRunner(io, table, flush, time.monotonic)
+
+    @app.agent(log_topic, name="fold", concurrency=1, supervisor_strategy=CrashingSupervisor)
+    async def fold(stream: StreamT[bytes]) -> None:
+        # Without automatic acknowledgement and with a supervisor that crashes, a record whose
+        # outputs were not delivered is folded again; any other combination skips it.
+        async for event in stream.noack().events():
+            await runner.take(_Event(event))
+
+    @app.agent(
+        command_topic, name="commands", concurrency=1, supervisor_strategy=CrashingSupervisor
+    )
+    async def commands(stream: StreamT[bytes]) -> None:
+        async for event in stream.noack().events():
+            await _forward(event, io, settings)
+            event.ack()
+
+    @app.timer(TICK_SECONDS)
+    async def tick() -> None:
+        await runner.tick()
+
+    @app.on_partitions_revoked.connect
+    async def revoked(app: faust.App, revoked: set[TP], **_: Any) -> None:
+        name = log_topic.get_topic_name()
+        runner.forget({tp.partition for tp in revoked if tp.topic == name})
+
+    @app.on_before_shutdown.connect
+    async def stopping(app: faust.App, **_: Any) -> None:
+        await io.stop()
+
+    return app
+
+
+async def _forward(event: EventT[Any], io: KafkaIO, settings: MonitorSettings) -> None:
+    """Check a command and put it into the log of its service."""
+    message = event.message
+    try:
+        command = cloudevents.decode_json(message.value, OperatorCommand)
+    except DecodeError as error:
+        log.error("a command is refused: %s", error)
+        await io.publish([_unreadable_command(message, error)], message.partition)
+        return
+    if command.command is Command.START and command.policy is None:
+        command = msgspec.structs.replace(command, policy=settings.policy)
+    await io.append(CommandRecord(service=command.service, command=command))
+
+
+def _unreadable_command(message: Any, error: DecodeError) -> Output:
+    """The alert that tells whoever sent a command that nobody could read it."""
+    service = (message.key or b"").decode("utf-8", "replace") or "unknown"
+    position = LogPosition(message.partition, message.offset)
+    at_ms = round(message.timestamp * 1000)
+    id = decision_id("command-unreadable", message.partition, message.offset)
+    event = AlertEvent(
+        id=id,
+        key=f"command-unreadable/{message.partition}/{message.offset}",
+        service=service,
+        status=AlertStatus.FIRING,
+        severity=AlertSeverity.WARNING,
+        summary=f"the command at partition {message.partition} offset {message.offset} of "
+        f"{Topic.COMMANDS} was not obeyed: {error}",
+        cure="send it again in the form of operator-command.v1.schema.json",
+        at_ms=at_ms,
+        cause=position,
+    )
+    return Output(Topic.ALERTS, event, id, at_ms, position, None)

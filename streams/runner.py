@@ -1,0 +1,294 @@
+"""Runs the fold over the partitions that this monitor owns, and brings it back after a crash.
+
+For each record: fold it, wait until its outputs are delivered, and remember to acknowledge it.
+About once a second: write the state and where it stands into the checkpoint table, wait until that
+is delivered, and acknowledge. A crash between the two folds some records again; an output that is
+on its topic already is then not sent a second time, because its id is derived from the record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Protocol
+
+import msgspec
+
+from schemas.log import Tick
+from schemas.topics import Topic
+from streams.errors import RecoveryError
+from streams.fold import LogEntry, step
+from streams.kafka_io import KafkaIO
+from streams.outputs import Output
+from streams.rollout import ACTIVE
+from streams.state import ServiceState, new_state, restore, snapshot
+
+__all__ = ["FoldRunner", "Received"]
+
+log = logging.getLogger("driftgate.monitor")
+
+OUTPUT_TOPICS = (Topic.CONTROL, Topic.ROLLOUT, Topic.METRICS, Topic.ALERTS)
+CHECKPOINT_SECONDS = 1.0
+"""More often costs a table write, less often lengthens what a crash folds again."""
+TICK_SECONDS = 1.0
+"""How long a log may be idle before its owner writes a tick: the finest step of time-outs."""
+IDLE_TICK_SECONDS = 60.0
+"""The same for a service with neither a rollout nor a live worker."""
+CLOCK_SKEW_MS = 60_000
+"""How far the clocks of two brokers may differ when outputs are looked up by time."""
+
+
+class Received(Protocol):
+    """A record of the log, with its acknowledgement."""
+
+    entry: LogEntry
+    key: bytes | None
+
+    def ack(self) -> None:
+        """Allow its offset to be committed."""
+
+
+class _Marker(msgspec.Struct, frozen=True):
+    """Where the checkpoint of a partition stands."""
+
+    last_offset: int
+    services: list[str]
+
+
+class _Partition:
+    """The fold of one partition of the log."""
+
+    def __init__(self, services: dict[str, ServiceState], next_offset: int) -> None:
+        self.services = services
+        self.next_offset = next_offset
+        self.delivered: set[str] = set()
+        """Ids of outputs that stood on their topics already when we took over."""
+        self.dirty: set[str] = set()
+        self.unacknowledged: list[Received] = []
+        self.checkpoint_at = 0.0
+        self.heard_at: dict[str, float] = {}
+
+    def fold(self, key: bytes | None, entry: LogEntry) -> list[Output]:
+        """Fold one record; the outputs that are not on their topics yet."""
+        self.next_offset = entry.offset + 1
+        if not key:
+            log.error(
+                "log partition %d offset %d has no key: it belongs to no service and is passed over",
+                entry.partition,
+                entry.offset,
+            )
+            return []
+        service = key.decode("utf-8", "replace")
+        state = self.services.get(service)
+        if state is None:
+            state = self.services[service] = new_state(service)
+        unreadable = state.undecodable
+        outputs = step(state, entry)
+        if state.undecodable > unreadable:
+            log.error(
+                "log partition %d offset %d (service %s) cannot be read: counted and passed over",
+                entry.partition,
+                entry.offset,
+                service,
+            )
+        self.dirty.add(service)
+        return [o for o in outputs if o.id not in self.delivered]
+
+
+class FoldRunner:
+    """The monitor's work, without Faust.
+
+    Args:
+        io: Kafka.
+        table: the checkpoint table; writes are delivered once ``flush`` returns.
+        flush: waits until table writes are delivered.
+        monotonic: seconds; only says when to checkpoint and tick, never what is decided.
+    """
+
+    def __init__(
+        self,
+        io: KafkaIO,
+        table: MutableMapping[bytes, bytes],
+        flush: Callable[[], Awaitable[None]],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._io = io
+        self._table = table
+        self._flush = flush
+        self._monotonic = monotonic
+        self._partitions: dict[int, _Partition] = {}
+
+    async def take(self, received: Received) -> None:
+        """Fold one record of the log and publish what follows from it."""
+        entry = received.entry
+        partition = self._partitions.get(entry.partition)
+        if partition is None:
+            partition = await self._recover(entry)
+            self._partitions[entry.partition] = partition
+        if entry.offset > partition.next_offset:
+            await self._fill_gap(partition, entry)
+        if entry.offset >= partition.next_offset:
+            await self._fold(partition, received.key, entry)
+        partition.unacknowledged.append(received)
+        if self._monotonic() - partition.checkpoint_at >= CHECKPOINT_SECONDS:
+            await self._checkpoint(entry.partition, partition)
+
+    def forget(self, partitions: set[int]) -> None:
+        """Drop partitions that another monitor owns now; their state is in the table."""
+        for number in partitions & self._partitions.keys():
+            del self._partitions[number]
+
+    async def tick(self) -> None:
+        """Write a tick into each log that has been idle, so that its time goes on."""
+        now = self._monotonic()
+        for number, partition in list(self._partitions.items()):
+            for service, state in list(partition.services.items()):
+                watched = (
+                    state.rollout.phase in ACTIVE
+                    or state.confirmation is not None
+                    or bool(state.live_workers())
+                )
+                limit = TICK_SECONDS if watched else IDLE_TICK_SECONDS
+                if now - partition.heard_at.setdefault(service, now) >= limit:
+                    partition.heard_at[service] = now
+                    await self._io.append(Tick(service=service), partition=number)
+
+    async def _fold(self, partition: _Partition, key: bytes | None, entry: LogEntry) -> None:
+        outputs = partition.fold(key, entry)
+        if key:
+            partition.heard_at[key.decode("utf-8", "replace")] = self._monotonic()
+        await self._io.publish(outputs, entry.partition)
+        for output in outputs:
+            if output.topic in (Topic.CONTROL, Topic.ALERTS):
+                log.info("%s", _sentence(output))
+
+    async def _checkpoint(self, number: int, partition: _Partition) -> None:
+        for service in sorted(partition.dirty):
+            self._table[_service_key(number, service)] = snapshot(partition.services[service])
+        marker = _Marker(partition.next_offset - 1, sorted(partition.services))
+        # Last: a crash before it leaves newer states under an older marker, which is harmless,
+        # since each state knows which records it has folded.
+        self._table[_marker_key(number)] = msgspec.msgpack.encode(marker)
+        await self._flush()
+        for received in partition.unacknowledged:
+            received.ack()
+        partition.unacknowledged.clear()
+        partition.dirty.clear()
+        partition.checkpoint_at = self._monotonic()
+
+    async def _recover(self, first: LogEntry) -> _Partition:
+        """The fold of a partition as it stood when its last owner left it.
+
+        The checkpoint is held against the first record that we are given, which is the committed
+        offset: everything before that was acknowledged, so the checkpoint must reach up to it.
+        """
+        number = first.partition
+        beginning = await self._io.beginning(Topic.LOG, number)
+        try:
+            partition = self._restore(number, beginning)
+            if partition is None and first.offset > beginning:
+                raise RecoveryError("records are committed, but there is no checkpoint")
+        except RecoveryError as error:
+            log.warning(
+                "partition %d: %s; rebuilding the state from the log, offsets %d to %d",
+                number,
+                error,
+                beginning,
+                first.offset - 1,
+            )
+            partition = await self._rebuild(number, beginning, first.offset)
+        if partition is None:
+            partition = _Partition({}, beginning)
+        partition.checkpoint_at = self._monotonic()
+        since_ms = await self._time_of(number, partition.next_offset, first)
+        for topic in OUTPUT_TOPICS:
+            partition.delivered |= await self._io.event_ids_since(
+                topic, number, since_ms - CLOCK_SKEW_MS
+            )
+        log.info(
+            "partition %d: %d services, from log offset %d",
+            number,
+            len(partition.services),
+            partition.next_offset,
+        )
+        return partition
+
+    def _restore(self, number: int, beginning: int) -> _Partition | None:
+        raw = self._table.get(_marker_key(number))
+        if raw is None:
+            return None
+        try:
+            marker = msgspec.msgpack.decode(raw, type=_Marker)
+        except msgspec.MsgspecError as error:
+            raise RecoveryError(f"the checkpoint cannot be read: {error}") from error
+        services = {}
+        for service in marker.services:
+            data = self._table.get(_service_key(number, service))
+            if data is None:
+                raise RecoveryError(f"the checkpoint has no state of service {service!r}")
+            services[service] = restore(data)
+        if marker.last_offset + 1 < beginning:
+            log.warning(
+                "partition %d: the log begins at offset %d, after the checkpoint (%d): retention "
+                "has deleted records that were never folded",
+                number,
+                beginning,
+                marker.last_offset,
+            )
+        return _Partition(services, max(marker.last_offset + 1, beginning))
+
+    async def _rebuild(self, number: int, beginning: int, end: int) -> _Partition:
+        """Fold the acknowledged part of the log again, silently: its outputs were delivered."""
+        partition = _Partition({}, beginning)
+        async for record in self._io.read(Topic.LOG, number, start=beginning, end=end):
+            partition.fold(record.key, _entry(record))
+        partition.next_offset = end
+        return partition
+
+    async def _fill_gap(self, partition: _Partition, entry: LogEntry) -> None:
+        """Fold records that were not given to us, so that a jump loses nothing."""
+        log.warning(
+            "partition %d: offsets %d to %d were not delivered to us; reading them from the log",
+            entry.partition,
+            partition.next_offset,
+            entry.offset - 1,
+        )
+        start = partition.next_offset
+        async for record in self._io.read(
+            Topic.LOG, entry.partition, start=start, end=entry.offset
+        ):
+            await self._fold(partition, record.key, _entry(record))
+        partition.next_offset = entry.offset
+
+    async def _time_of(self, number: int, offset: int, first: LogEntry) -> int:
+        """The broker's time stamp in ms of a record of the log, at the latest that of ``first``."""
+        if offset < first.offset:
+            async for record in self._io.read(Topic.LOG, number, start=offset, end=first.offset):
+                return int(record.timestamp)
+        return first.timestamp_ms
+
+
+class _KafkaRecord(Protocol):
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes | None
+
+
+def _entry(record: _KafkaRecord) -> LogEntry:
+    return LogEntry(record.partition, record.offset, record.timestamp, record.value)
+
+
+def _marker_key(partition: int) -> bytes:
+    return f"partition/{partition}".encode()
+
+
+def _service_key(partition: int, service: str) -> bytes:
+    return f"service/{partition}/{service}".encode()
+
+
+def _sentence(output: Output) -> str:
+    event = output.event
+    kind = event.__struct_config__.tag or type(event).__name__
+    text = getattr(event, "reason", None) or getattr(event, "summary", "")
+    return f"{event.service}: {kind}: {text}"

@@ -1,0 +1,24 @@
+"""Settings of a monitor process."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.policy import Policy
+from schemas.settings import KafkaSettings
+
+__all__ = ["MonitorSettings"]
+
+
+class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Built once from the environment and the command line, checked before connecting."""
+
+    kafka: KafkaSettings
+    monitor_id: str
+    """Static group membership: one a process; a restart under the same id resumes at once."""
+    policy: Policy
+    """What a `start` command without a policy of its own gets."""
+    session_timeout_seconds: float = 8.0
+    """After so long without a heartbeat another monitor takes over; restarts are quicker."""
+    data_dir: str = ""
+    """Where Faust may keep files; nothing of ours is in it."""
