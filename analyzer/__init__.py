@@ -1,1 +1,1 @@
-"""The analyzer worker: validate, route, analyse, publish. Its core touches neither Kafka nor time."""
+"""The analyzer worker: validate, route, analyse, publish. Its core knows neither Kafka nor time."""

@@ -37,39 +37,39 @@ _CODE = re.compile(r"```|\w\(|[a-z]_[a-z]|[a-z][A-Z]|[{}<>=;]|/\w|\w\.\w")
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-zA-Z]+")
 
 _VERBS = frozenset(
-    "add analyse analyze answer arrange ask brainstorm build calculate change check choose classify "
-    "clean code combine compare complete compose compute configure convert correct count create "
-    "debug define delete deploy describe design detect determine develop diagnose discuss draft "
-    "draw edit estimate evaluate explain extract fetch fill filter find fix format generate give "
-    "group help identify implement improve install list make measure merge migrate name optimise "
-    "optimize organise organize outline parse plan plot predict prepare produce propose prove provide "
-    "rank read recommend refactor remove rename replace reply resolve return review rewrite run "
-    "schedule select send set show simplify solve sort split state structure suggest summarise "
-    "summarize sync tell test train transform translate turn update use validate verify visualise "
-    "visualize write".split()
+    "add analyse analyze answer arrange ask brainstorm build calculate change check choose "
+    "classify clean code combine compare complete compose compute configure convert correct "
+    "count create debug define delete deploy describe design detect determine develop diagnose "
+    "discuss draft draw edit estimate evaluate explain extract fetch fill filter find fix "
+    "format generate give group help identify implement improve install list make measure merge "
+    "migrate name optimise optimize organise organize outline parse plan plot predict prepare "
+    "produce propose prove provide rank read recommend refactor remove rename replace reply "
+    "resolve return review rewrite run schedule select send set show simplify solve sort split "
+    "state structure suggest summarise summarize sync tell test train transform translate turn "
+    "update use validate verify visualise visualize write".split()
 )
-_QUESTIONS = frozenset("what when where which who whom whose why how".split())
-_ASKING = frozenset("can could would will please want need like should do does is are am i".split())
+_QUESTIONS = frozenset("how what when where which who whom whose why".split())
+_ASKING = frozenset("am are can could do does i is like need please should want will would".split())
 _VAGUE = frozenset(
-    "anything basically etc everything good kinda maybe nice probably something somehow something's "
-    "sort stuff thing things whatever various several better some bit".split()
+    "anything basically better bit etc everything good kinda maybe nice probably several some "
+    "somehow something something's sort stuff thing things various whatever".split()
 )
 _CONSTRAINTS = frozenset(
-    "above after at avoid before below between by dont each every exactly except following from in "
-    "include including least less limit maximum minimum more most must never no not on only per "
-    "should than under until using via when where with within without".split()
+    "above after at avoid before below between by dont each every exactly except following from "
+    "in include including least less limit maximum minimum more most must never no not on only "
+    "per should than under until using via when where with within without".split()
 )
 _REASONS = frozenset(
-    "although as because but for given goal if instead purpose reason since so than that therefore "
-    "to when which while who whose".split()
+    "although as because but for given goal if instead purpose reason since so than that "
+    "therefore to when which while who whose".split()
 )
 _FORMATS = frozenset(
-    "bullet bullets code column columns command csv diagram email essay example examples function "
-    "haiku html json letter line lines list markdown outline paragraph paragraphs poem points query "
-    "recipe report rows script sentence sentences sql steps story summary table template title "
-    "tweet words xml yaml".split()
+    "bullet bullets code column columns command csv diagram email essay example examples "
+    "function haiku html json letter line lines list markdown outline paragraph paragraphs poem "
+    "points query recipe report rows script sentence sentences sql steps story summary table "
+    "template title tweet words xml yaml".split()
 )
-_REFERENCES = frozenset("it this that these those they them he she".split())
+_REFERENCES = frozenset("he it she that them these they this those".split())
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def cosine(left: Vectors, right: Vectors) -> Vectors:
     norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
     products = dot(left, right)
     values = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
-    return np.clip(values, -1.0, 1.0)
+    return np.asarray(np.clip(values, -1.0, 1.0))
 
 
 def euclidean(left: Vectors, right: Vectors) -> Vectors:
