@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -18,16 +20,18 @@ PACKAGES = ("analyzer", "driftgate", "schemas", "streams")
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
-# The modules of `schemas`, `analyzer` and `streams` that may touch the outside world, each with its reason; a
-# name that ends in `*` stands for all that begin with it. All others are core: the same input gives
-# the same output, so that a decision can be recomputed from the log. Keep this list short.
+# The modules of `schemas`, `analyzer` and `streams` that may touch the outside world, each with its
+# reason; a name that ends in `*` stands for all that begin with it. All others are core: the same
+# input gives the same output, so that a decision can be recomputed from the log. Keep it short.
 SHELLS = {
-    "analyzer/encoder.py": "runs the model in a thread, with a time-out",
+    "analyzer/encoder*": "runs the model in a thread, with a time-out",
+    "analyzer/faults.py": "rehearses failures: takes time, and fails at random",
     "analyzer/kafka_*": "consumes and produces",
     "analyzer/model.py": "finds the model's files: settings, packages, hub",
     "analyzer/worker.py": "the loop that ties the core to Kafka and the clock",
     "schemas/generate.py": "writes the generated files, run by hand",
     "streams/app.py": "the Faust app",
+    "streams/kafka_*": "reads ranges of the log back, and writes what the fold says",
     "streams/ticker.py": "writes the clock into the log",
 }
 
@@ -55,7 +59,8 @@ OUTSIDE = {
     "socket",
     "subprocess",
     "tempfile",
-    "threading",
+    "threading.Thread",
+    "threading.Timer",
     "time",
     "torch",
     "typer",
@@ -74,6 +79,8 @@ OUTSIDE_CALLS = {
     "np.random.random",
     "np.random.seed",
     "np.random.shuffle",
+    "threading.Thread",
+    "threading.Timer",
     "uuid.uuid1",
     "uuid.uuid4",
     "uuid1",
@@ -279,6 +286,27 @@ def test_module_exports_are_explicit_and_sorted(module: str) -> None:
 def imported_names(node: ast.stmt) -> list[ast.alias]:
     """The names that an import statement binds."""
     return node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
+
+
+def test_imported_libraries_are_declared() -> None:
+    """Each library that is imported is in pyproject.toml, not only in what another one needs."""
+    project = PYPROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {
+        canonical(re.split(r"[^A-Za-z0-9._-]", requirement)[0])
+        for group in groups
+        for requirement in group
+    }
+    distributions = packages_distributions()
+    undeclared = {
+        (top, module)
+        for module in modules()
+        for top in {name.partition(".")[0] for name in imports(parse(module))}
+        if top not in sys.stdlib_module_names
+        and top not in PACKAGES
+        and not {canonical(name) for name in distributions.get(top, [])} & declared
+    }
+    assert not undeclared
 
 
 @pytest.mark.parametrize("module", modules())
