@@ -9,19 +9,17 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 from msgspec import Meta
 
-from analyzer.encoder import Encoder
 from analyzer.errors import EncoderError
+from schemas.prompts import SemanticScores
 
-__all__ = ["NO_FAULTS", "FaultFile", "Faults", "FaultyEncoder", "InjectedFault"]
+__all__ = ["NO_FAULTS", "FaultFile", "Faults", "InjectedFault", "strike", "worsened"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +34,16 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     deployment: Annotated[str, Meta(min_length=1)] = "semantic"
     """The deployment that is hit; no other is."""
     error_rate: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
-    """Share of encoder calls that raise. All prompts of a call fail with it."""
+    """Share of batches that fail, with all their prompts."""
     delay_ms: Annotated[float, Meta(ge=0.0, le=MAX_DELAY_MS)] = 0.0
-    """Added to each encoder call."""
+    """Added to each batch."""
     score_factor: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
     """What the semantic scores are multiplied by: a model that has got worse."""
 
 
 NO_FAULTS = Faults()
+
+_chance = random.Random()  # noqa: S311  # no secret depends on it
 
 
 class InjectedFault(EncoderError):
@@ -91,37 +91,26 @@ class FaultFile:
             logger.warning("faults file %s is ignored, and nothing injected: %s", path, error)
 
 
-class FaultyEncoder:
-    """An encoder that suffers the faults of a deployment, and is the wrapped one otherwise.
+def strike(faults: Faults, chance: random.Random = _chance) -> None:
+    """Suffer a delay or a failure, as often as the faults say; costs nothing without any.
 
-    Args:
-        encoder: what computes.
-        faults: where the faults come from.
-        deployment: that this encoder works for.
-        seed: of the choice which calls fail.
+    Raises:
+        InjectedFault: as often as the error rate says.
     """
+    if faults.delay_ms:
+        time.sleep(faults.delay_ms / 1000)
+    if faults.error_rate and chance.random() < faults.error_rate:
+        raise InjectedFault(f"injected: error rate {faults.error_rate:g}")
 
-    def __init__(
-        self, encoder: Encoder, faults: FaultFile, deployment: str, seed: int | None = None
-    ) -> None:
-        self._encoder = encoder
-        self._faults = faults
-        self._deployment = deployment
-        self._random = random.Random(seed)  # noqa: S311  # no secret depends on it
-        self.name = encoder.name
-        self.dimension = encoder.dimension
-        self.precision = encoder.precision
-        self.fingerprint = encoder.fingerprint
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """See :class:`analyzer.encoder.Encoder`.
-
-        Raises:
-            InjectedFault: as often as the error rate says.
-        """
-        faults = self._faults.current(self._deployment)
-        if faults.delay_ms:
-            time.sleep(faults.delay_ms / 1000)
-        if faults.error_rate and self._random.random() < faults.error_rate:
-            raise InjectedFault(f"injected: error rate {faults.error_rate}")
-        return self._encoder.encode(texts)
+def worsened(scores: SemanticScores, faults: Faults) -> SemanticScores:
+    """The scores that a worse model would give."""
+    factor = faults.score_factor
+    if factor == 1.0:
+        return scores
+    return msgspec.structs.replace(
+        scores,
+        coherence=scores.coherence * factor,
+        relevance=scores.relevance * factor,
+        overall=scores.overall * factor,
+    )

@@ -1,0 +1,119 @@
+"""From the results of a poll to one measurement batch: a row a prompt, in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.blend import blend
+from analyzer.pipeline import Accepted, Incoming, Semantic
+from schemas.log import COLUMNS, MeasurementBatch, RowFlag
+from schemas.prompts import Arm, RejectionCode
+from schemas.rollout import RolloutState
+
+__all__ = ["Row", "measurement_batch", "rejected_row", "result_row"]
+
+
+class Row(NamedTuple):
+    """One measured prompt; the fields are the columns, but for the segment's name."""
+
+    partition: int
+    offset: int
+    flags: int
+    segment: str = "rest"
+    processing_seconds: float = 0.0
+    embed_seconds: float = 0.0
+    rules_score: float = 0.0
+    score: float = 0.0
+    coherence: float = 0.0
+    relevance: float = 0.0
+    centroid_distance: float = 0.0
+    prompt_chars: int = 0
+
+
+def rejected_row(incoming: Incoming, code: RejectionCode) -> Row:
+    """The row of a dead letter: it is counted, and nothing else is known of it."""
+    flags = RowFlag.REJECTED
+    if code is RejectionCode.INTERNAL_ERROR:
+        flags |= RowFlag.SYSTEM_ERROR
+    return Row(incoming.source.partition, incoming.source.offset, int(flags))
+
+
+def result_row(accepted: Accepted, semantic: Semantic | None, processing_seconds: float) -> Row:
+    """The row of an analysed prompt, about the deployment that is measured on it."""
+    assignment, source = accepted.assignment, accepted.incoming.source
+    flags = RowFlag(0)
+    if assignment.arm is Arm.CANDIDATE:
+        flags |= RowFlag.CANDIDATE
+    if assignment.shadow_deployment is not None:
+        flags |= RowFlag.SHADOW
+    rules = accepted.rules.overall
+    row = Row(
+        source.partition,
+        source.offset,
+        int(flags),
+        assignment.segment,
+        processing_seconds,
+        rules_score=rules,
+        score=rules,
+        prompt_chars=len(accepted.prompt.prompt),
+    )
+    if semantic is None:
+        return row
+    if semantic.scores is None:
+        return row._replace(
+            flags=int(flags | RowFlag.FALLBACK), embed_seconds=semantic.embed_seconds
+        )
+    scores = semantic.scores
+    flags |= RowFlag.SEMANTIC | RowFlag.CACHE_LOOKUP
+    if scores.cache_hit:
+        flags |= RowFlag.CACHE_HIT
+    return row._replace(
+        flags=int(flags),
+        embed_seconds=semantic.embed_seconds,
+        score=blend(rules, scores.overall, accepted.measured.semantic_weight),
+        coherence=scores.coherence,
+        relevance=scores.relevance,
+        centroid_distance=scores.centroid_distance,
+    )
+
+
+def measurement_batch(
+    rows: Sequence[Row],
+    state: RolloutState,
+    *,
+    worker_id: str,
+    incarnation: str,
+    source_topic: str,
+) -> MeasurementBatch:
+    """The batch of one poll.
+
+    Args:
+        rows: at least one, offsets rising within a partition.
+        state: the rollout state that all of them were made under.
+        worker_id: who measured.
+        incarnation: which start of it.
+        source_topic: where the prompts came from.
+    """
+    segments = sorted({row.segment for row in rows})
+    columns = {
+        name: np.array(
+            [segments.index(row.segment) for row in rows]
+            if name == "segment"
+            else [getattr(row, name) for row in rows],
+            dtype=dtype,
+        ).tobytes()
+        for name, dtype in COLUMNS.items()
+    }
+    return MeasurementBatch(
+        service=state.service,
+        worker_id=worker_id,
+        incarnation=incarnation,
+        revision=state.revision,
+        rollout_id=state.rollout_id,
+        source_topic=source_topic,
+        segments=segments,
+        **columns,
+    )
