@@ -70,14 +70,16 @@ def headers(
         time_ms: when it happened, ms since the epoch.
         extensions: more attributes; names are lower-case letters and digits.
     """
-    time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    # Whole seconds and the rest apart: a float of both loses the last digit of far-off times.
+    seconds, rest_ms = divmod(time_ms, 1000)
+    time = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ms * 1000)
     values = {
         "ce_specversion": "1.0",
         "ce_id": id,
         "ce_source": source,
         "ce_type": event_type(event),
         "ce_subject": subject,
-        "ce_time": time.replace("+00:00", "Z"),
+        "ce_time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "content-type": "application/json",
         **{f"ce_{name}": value for name, value in (extensions or {}).items()},
     }

@@ -99,10 +99,11 @@ class PromptSubmitted(msgspec.Struct, frozen=True, kw_only=True):
         str | None, Meta(description="Text that the prompt should be relevant to.")
     ] = None
     submitted_at: Annotated[
-        datetime | None,
+        Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})] | None,
         Meta(
-            description="Event time (RFC 3339). Feeds lag metrics only; one more than 5 minutes "
-            "ahead or 7 days behind the broker's clock is ignored for them."
+            description="Event time (RFC 3339; UTC where it names no zone). Feeds lag metrics "
+            "only; one more than 5 minutes ahead or 7 days behind the broker's clock is ignored "
+            "for them."
         ),
     ] = None
     attributes: Annotated[
