@@ -27,7 +27,7 @@ LOG_RECORDS = get_args(LogRecord)
 
 GOOD: dict[str, list[Any]] = {
     "partition": [0, 0, 1],
-    "offset": [5, 9, 2],
+    "offset": [0, 9, 2],
     "flags": [RowFlag.SEMANTIC, RowFlag.CANDIDATE | RowFlag.SEMANTIC, RowFlag.REJECTED],
     "segment": [0, 1, 0],
     "processing_seconds": [0.25, 0.5, 0.0],

@@ -142,6 +142,24 @@ def test_a_wrong_value_is_refused_with_file_key_and_reason(
 
 
 @pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("gates.2.objective", "<= 0"),
+        ("gates.2.objective", "<= 1"),
+        ("gates.0.objective", " <=0.5 "),
+        ("deployments.0.semantic_weight", 0),
+        ("stages.1.min_seconds", 0),
+        ("stages.0.shadow_percent", 0),
+        ("segments", segment(values=["pro", True, 1, 2.5], force="candidate")),
+        ("confirm_seconds", 0.5),
+    ],
+)
+def test_a_value_at_its_limit_is_taken(path: str, value: Any) -> None:
+    """The limits that errors name are themselves allowed."""
+    parse_policy(yaml.safe_dump(at(path, value)), file="my.yaml")
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", "a policy is a mapping, this is NoneType"),
