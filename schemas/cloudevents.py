@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.control import AlertEvent, ControlEvent, Decision, WindowMetrics
+from schemas.control import AlertEvent, ControlEvent, Decision, GateStatus, WindowMetrics
 from schemas.errors import DecodeError
 from schemas.log import OperatorCommand
 from schemas.prompts import PromptEnriched, PromptRejected
@@ -35,6 +35,7 @@ EVENT_TYPES: dict[type, str] = {
     PromptEnriched: "driftgate.prompt.enriched.v1",
     PromptRejected: "driftgate.prompt.rejected.v1",
     OperatorCommand: "driftgate.operator.command.v1",
+    GateStatus: "driftgate.gate.status.v1",
     WindowMetrics: "driftgate.window.metrics.v1",
     RolloutState: "driftgate.rollout.state.v1",
     AlertEvent: "driftgate.alert.v1",

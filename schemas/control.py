@@ -24,6 +24,7 @@ __all__ = [
     "GateBreached",
     "GateRecovered",
     "GateReport",
+    "GateStatus",
     "LogPosition",
     "RollbackConfirmed",
     "RolloutAdvanced",
@@ -86,6 +87,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     policy_hash: str
     code_version: str
     actor: Annotated[str, Meta(description="Who decided: `driftgate` or an operator (M30).")]
+    command_id: Annotated[
+        str | None, Meta(description="The operator command that it answers, if any.")
+    ] = None
 
 
 class GateBreached(Decision, frozen=True, kw_only=True, tag_field="type", tag="gate.breached"):
@@ -157,8 +161,6 @@ class CommandRejected(
 ):
     """An operator command that cannot be done now, and why."""
 
-    command_id: str
-
 
 ControlEvent = (
     GateBreached
@@ -206,6 +208,22 @@ class WindowMetrics(msgspec.Struct, frozen=True, kw_only=True):
     score_mean: float | None
     coherence_mean: float | None
     relevance_mean: float | None
+
+
+class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How every gate stands when a pane closes, while a rollout is active."""
+
+    id: str
+    service: str
+    rollout_id: str | None
+    revision: Annotated[int, Meta(ge=0)]
+    stage: Annotated[int, Meta(ge=0)]
+    share: Annotated[float, Meta(ge=0.0, le=1.0)]
+    stage_seconds: Annotated[float, Meta(ge=0.0, description="Log time in this stage.")]
+    at_ms: Annotated[int, Meta(ge=0)]
+    measured: Annotated[int, Meta(ge=0, description="Rows counted since the service is known.")]
+    live_workers: list[str]
+    gates: list[GateReport]
 
 
 class AlertStatus(StrEnum):

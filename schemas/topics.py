@@ -86,7 +86,9 @@ TOPICS: tuple[TopicSpec, ...] = (
         spread="service",
         retention_ms=90 * DAY_MS,
     ),
-    TopicSpec(topic=Topic.METRICS, key="service", content="WindowMetrics", spread="service"),
+    TopicSpec(
+        topic=Topic.METRICS, key="service", content="WindowMetrics, GateStatus", spread="service"
+    ),
     TopicSpec(
         topic=Topic.CONTROL,
         key="service",

@@ -9,9 +9,12 @@ from schemas.control import (
     AlertSeverity,
     AlertStatus,
     ControlEvent,
+    GateReport,
+    GateStatus,
     LogPosition,
     WindowMetrics,
 )
+from schemas.log import OperatorCommand
 from schemas.topics import Topic
 from schemas.version import VERSION
 from streams.outputs import Output, decision_id
@@ -28,6 +31,8 @@ class Emitter:
 
     def __init__(self, state: ServiceState, cause: LogPosition) -> None:
         self.outputs: list[Output] = []
+        self.command: OperatorCommand | None = None
+        """The command that is being obeyed: its actor is answerable for what is said."""
         self._state = state
         self._cause = cause
 
@@ -43,10 +48,8 @@ class Emitter:
             Output(topic, event, id, state.now_ms, self._cause, state.rollout.rollout_id)
         )
 
-    def control(
-        self, kind: type[ControlEvent], *, reason: str, actor: str = SYSTEM, **details: Any
-    ) -> str:
-        """A control event about the rollout as it stands now; returns its id."""
+    def control(self, kind: type[ControlEvent], *, reason: str, **details: Any) -> None:
+        """A control event about the rollout as it stands now."""
         state = self._state
         id = self._id(str(kind.__struct_config__.tag))
         event = kind(
@@ -61,11 +64,11 @@ class Emitter:
             reason=reason,
             policy_hash=state.policy.hash,
             code_version=VERSION,
-            actor=actor,
+            actor=self.command.actor if self.command else SYSTEM,
+            command_id=self.command.id if self.command else None,
             **details,
         )
         self._add(Topic.CONTROL, event, id)
-        return id
 
     def rollout(self) -> None:
         """The rollout state, for analyzers to obey."""
@@ -74,6 +77,25 @@ class Emitter:
     def metrics(self, metrics: WindowMetrics) -> None:
         """A window's metrics."""
         self._add(Topic.METRICS, metrics, metrics.id)
+
+    def gates(self, gates: list[GateReport]) -> None:
+        """How every gate stands now."""
+        state = self._state
+        id = self._id("gate.status")
+        status = GateStatus(
+            id=id,
+            service=state.service,
+            rollout_id=state.rollout.rollout_id,
+            revision=state.rollout.revision,
+            stage=state.rollout.stage,
+            share=state.rollout.share,
+            stage_seconds=(state.now_ms - state.stage_since_ms) / 1000,
+            at_ms=state.now_ms,
+            measured=state.measured,
+            live_workers=state.live_workers(),
+            gates=gates,
+        )
+        self._add(Topic.METRICS, status, id)
 
     def alert(
         self, key: str, status: AlertStatus, severity: AlertSeverity, summary: str, cure: str

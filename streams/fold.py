@@ -83,6 +83,7 @@ def _take(state: ServiceState, record: LogRecord, emit: Emitter) -> None:
             heard_from(state, record)
         case CommandRecord():
             rollout.obey(state, record.command, emit)
+            emit.command = None
         case Tick():
             pass
 
@@ -142,20 +143,15 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         state.closed_ms = now_pane_ms
         oldest_ms = now_pane_ms - windows.window_ms
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
+        if state.rollout.phase in rollout.ACTIVE:
+            emit.gates([judgement.report for _, judgement in _judge(state)])
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)
 
 
 def _decide(state: ServiceState, emit: Emitter) -> None:
     """Judge every gate on the running window and act on what they say."""
-    moments = np.sum(
-        [p.moments for p in state.panes if p.revision == state.rollout.revision], axis=0
-    )
-    control_exists = state.rollout.share < 1.0
-    judged: list[tuple[Gate, Judgement]] = []
-    for i, gate in enumerate(state.policy.gates):
-        judgement = judge(gate, moments[:, i], control_exists=control_exists)
-        judged.append((gate, _sustain(state, gate, judgement)))
+    judged = _judge(state)
     for gate, judgement in judged:
         _report_change(state, gate, judgement, emit)
     for role in (GateRole.GUARDRAIL, GateRole.SIGNAL):
@@ -165,6 +161,20 @@ def _decide(state: ServiceState, emit: Emitter) -> None:
                 return
     if state.rollout.phase is Phase.PROGRESSING:
         _advance_if_ready(state, judged, emit)
+
+
+def _judge(state: ServiceState) -> list[tuple[Gate, Judgement]]:
+    """Every gate on what the running window holds of the present revision."""
+    moments = np.zeros((2, len(state.policy.gates), 3))
+    for pane in state.panes:
+        if pane.revision == state.rollout.revision:
+            moments += pane.moments
+    control_exists = state.rollout.share < 1.0
+    judged = []
+    for i, gate in enumerate(state.policy.gates):
+        judgement = judge(gate, moments[:, i], control_exists=control_exists)
+        judged.append((gate, _sustain(state, gate, judgement)))
+    return judged
 
 
 def _sustain(state: ServiceState, gate: Gate, judgement: Judgement) -> Judgement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import NamedTuple
 
-from schemas.control import AlertEvent, ControlEvent, LogPosition, WindowMetrics
+from schemas.control import AlertEvent, ControlEvent, GateStatus, LogPosition, WindowMetrics
 from schemas.rollout import RolloutState
 from schemas.topics import Topic
 
@@ -16,7 +16,7 @@ class Output(NamedTuple):
     """An event to publish, keyed by its service."""
 
     topic: Topic
-    event: ControlEvent | WindowMetrics | RolloutState | AlertEvent
+    event: ControlEvent | WindowMetrics | GateStatus | RolloutState | AlertEvent
     id: str
     """CloudEvents id; the same when the same log is folded again."""
     at_ms: int

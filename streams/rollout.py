@@ -19,7 +19,7 @@ from schemas.control import (
 from schemas.log import Command, OperatorCommand
 from schemas.policy import Stage, contradictions
 from schemas.rollout import Phase
-from streams.emit import SYSTEM, Emitter
+from streams.emit import Emitter
 from streams.outputs import decision_id
 from streams.state import Confirmation, ServiceState
 
@@ -38,14 +38,13 @@ def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
     """
     if command.id in state.command_ids:
         return
+    emit.command = command
     state.command_ids = [*state.command_ids, command.id][-_REMEMBERED_COMMANDS:]
     refusal = _refusal(state, command)
     if refusal:
         emit.control(
             CommandRejected,
             reason=f"{command.command}: {refusal}",
-            actor=command.actor,
-            command_id=command.id,
         )
         return
     reason = command.reason or f"asked for by {command.actor}"
@@ -53,20 +52,20 @@ def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
         case Command.START:
             _start(state, command, reason, emit)
         case Command.PAUSE:
-            pause(state, reason, emit, actor=command.actor)
+            pause(state, reason, emit)
         case Command.RESUME:
             # The stage begins anew: else one that was paused for its length would pause at once.
             _enter_stage(state, state.rollout.stage, reason, phase=Phase.PROGRESSING)
-            emit.control(RolloutResumed, reason=reason, actor=command.actor)
+            emit.control(RolloutResumed, reason=reason)
             emit.rollout()
         case Command.PROMOTE:
             last = state.rollout.stage == len(state.policy.stages) - 1
             if command.full or last:
-                promote(state, reason, emit, gates=[], actor=command.actor)
+                promote(state, reason, emit, gates=[])
             else:
-                advance(state, reason, emit, gates=[], actor=command.actor)
+                advance(state, reason, emit, gates=[])
         case Command.ABORT:
-            roll_back(state, reason, emit, actor=command.actor)
+            roll_back(state, reason, emit)
 
 
 def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
@@ -129,9 +128,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         segments=policy.segments,
     )
     assert green is not None  # refused otherwise
-    emit.control(
-        RolloutStarted, reason=reason, actor=command.actor, blue=blue.name, green=green.name
-    )
+    emit.control(RolloutStarted, reason=reason, blue=blue.name, green=green.name)
     emit.rollout()
 
 
@@ -141,11 +138,10 @@ def advance(
     emit: Emitter,
     *,
     gates: list[GateReport],
-    actor: str = SYSTEM,
 ) -> None:
     """Go to the next stage."""
     _enter_stage(state, state.rollout.stage + 1, reason, phase=Phase.PROGRESSING)
-    emit.control(RolloutAdvanced, reason=reason, actor=actor, gates=gates)
+    emit.control(RolloutAdvanced, reason=reason, gates=gates)
     emit.rollout()
 
 
@@ -155,14 +151,13 @@ def promote(
     emit: Emitter,
     *,
     gates: list[GateReport],
-    actor: str = SYSTEM,
 ) -> None:
     """Make green the new blue."""
     green = state.rollout.green
     assert green is not None  # only an active rollout is promoted
     state.previous_blue = state.rollout.blue
     _end(state, reason, phase=Phase.PROMOTED, blue=green)
-    emit.control(RolloutPromoted, reason=reason, actor=actor, blue=green.name, gates=gates)
+    emit.control(RolloutPromoted, reason=reason, blue=green.name, gates=gates)
     emit.rollout()
 
 
@@ -172,11 +167,10 @@ def pause(
     emit: Emitter,
     *,
     gate: GateReport | None = None,
-    actor: str = SYSTEM,
 ) -> None:
     """Keep the share where it is until somebody resumes."""
     _change(state, reason, phase=Phase.PAUSED)
-    emit.control(RolloutPaused, reason=reason, actor=actor, gate=gate)
+    emit.control(RolloutPaused, reason=reason, gate=gate)
     emit.rollout()
 
 
@@ -186,7 +180,6 @@ def roll_back(
     emit: Emitter,
     *,
     gate: GateReport | None = None,
-    actor: str = SYSTEM,
 ) -> None:
     """Send every user back to blue, and wait for all workers to say that they did."""
     blue = state.rollout.blue if state.rollout.phase in ACTIVE else state.previous_blue
@@ -194,9 +187,7 @@ def roll_back(
     state.previous_blue = None
     _end(state, reason, phase=Phase.ROLLED_BACK, blue=blue)
     state.confirmation = Confirmation(revision=state.rollout.revision, since_ms=state.now_ms)
-    emit.control(
-        RolloutRolledBack, reason=reason, actor=actor, gate=gate, workers=state.live_workers()
-    )
+    emit.control(RolloutRolledBack, reason=reason, gate=gate, workers=state.live_workers())
     emit.rollout()
 
 

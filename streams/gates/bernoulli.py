@@ -28,8 +28,8 @@ def log_e_above(rows: npt.ArrayLike, hits: npt.ArrayLike, p0: npt.ArrayLike) -> 
     r"""Log e-value against "the probability is at most p0"; broadcasts over its arguments.
 
     The likelihood ratio of a Beta(a, b) prior truncated to (p0, 1) against p0 (Robbins 1970;
-    Howard, Ramdas, McAuliffe, Sekhon 2021, Annals of Statistics 49, one-sided beta-binomial
-    mixture, Proposition 7 and Appendix A.3):
+    Howard, Ramdas, McAuliffe and Sekhon 2021, Annals of Statistics 49, arXiv:1810.08240, the
+    one-sided beta-binomial mixture of section 3, there up to a change of variables):
 
     .. math:: E = \frac{B(a+s,\,b+n-s)}{B(a,b)\,p_0^s(1-p_0)^{n-s}}\cdot
               \frac{1-I_{p_0}(a+s,\,b+n-s)}{1-I_{p_0}(a,b)}
@@ -103,8 +103,8 @@ class Bernoulli(msgspec.Struct, kw_only=True):
     >>> while float(evidence.log_e_above) < np.log(1 / 0.05):
     ...     evidence.update(50, int((rng.random(50) < 0.02).sum()))
     >>> evidence.rows, evidence.hits
-    (1450, 28)
-    >>> 0.01 < evidence.lower(0.05) < 28 / 1450 < evidence.upper(0.05)
+    (250, 9)
+    >>> 0.01 < evidence.lower(0.05) < 9 / 250 < evidence.upper(0.05)
     True
     """
 
@@ -157,7 +157,7 @@ class Bernoulli(msgspec.Struct, kw_only=True):
     def lower(self, alpha: float) -> float:
         """What the probability is at least: wrong at any time with a chance of at most alpha.
 
-        The set of all p that `log_e_above` has not rejected (Howard et al. 2021, section 3.2).
+        The set of all p that `log_e_above` has not rejected (duality: Howard et al. 2021, section 2).
 
         Raises:
             ValueError: alpha is not in (0, 1).

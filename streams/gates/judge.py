@@ -1,0 +1,182 @@
+"""From evidence to a verdict with numbers, and how alpha is shared out."""
+
+from __future__ import annotations
+
+import math
+
+from schemas.control import GateReport, Verdict
+from schemas.policy import Against, Gate, GateRole
+from streams.gates.checks import checked_alpha
+from streams.gates.evidence import Evidence
+from streams.gates.sustained import SustainedTimer
+
+__all__ = ["STARVED", "gate_alpha", "judge"]
+
+STARVED = 10
+"""A gate whose metric is missing from so many times `min_samples` rows cannot be judged."""
+
+_RESERVE = 0.1
+"""Share of alpha that is kept for evidence that begins anew within a stage (resume, retry)."""
+
+
+def gate_alpha(alpha: float, gates: list[Gate], *, stages: int, restart: int = 0) -> float:
+    """What one gate may spend on one period of evidence, so that a whole rollout spends alpha.
+
+    Any guardrail's false breach rolls back, and each stage begins anew, so by the union bound the
+    shares add up: ``0.9 alpha / (guardrails * stages)`` for each guardrail in each stage, and
+    ``0.1 alpha / (guardrails * r (r + 1))`` for the r-th time that evidence begins anew within the
+    rollout for another reason: their sum over all r, however often, is ``0.1 alpha / guardrails``.
+    Signal gates share a second alpha in the same way, since a pause is not a rollback. A dry run
+    costs nothing, and promotion gates need no share: all of them must pass.
+
+    Args:
+        alpha: of the whole rollout.
+        gates: of the policy.
+        stages: of the policy.
+        restart: 0 for the stage's own period, else the how-manieth restart of the rollout.
+
+    Raises:
+        ValueError: alpha is not in (0, 1), or there is no stage.
+    """
+    checked_alpha(alpha)
+    if stages < 1 or restart < 0:
+        raise ValueError(f"{stages} stages and restart {restart}: there is at least one stage")
+    active = [gate for gate in gates if not gate.dry_run]
+    roles = [gate.role for gate in active]
+    sharers = max(roles.count(GateRole.GUARDRAIL), roles.count(GateRole.SIGNAL), 1)
+    if restart:
+        return _RESERVE * alpha / (sharers * restart * (restart + 1))
+    return (1.0 - _RESERVE) * alpha / (sharers * stages)
+
+
+def judge(
+    gate: Gate,
+    evidence: Evidence,
+    *,
+    alpha_breach: float,
+    alpha_good: float,
+    timer: SustainedTimer | None = None,
+    candidate_rows: int | None = None,
+    control_exists: bool = True,
+    with_bounds: bool = True,
+) -> GateReport:
+    """Judge a gate by its evidence.
+
+    Failed when the breach is certified (and has lasted, see `timer`), Successful when the good side
+    is certified, Inconclusive when neither is, Error when it cannot be judged. The first two are
+    false *ever* with a chance of at most their alpha each. No data is never success.
+
+    Args:
+        gate: what is judged.
+        evidence: as :func:`streams.gates.evidence.evidence_for` makes it.
+        alpha_breach: chance of ever calling a candidate that keeps the objective a breach.
+        alpha_good: chance of ever certifying one that breaks it.
+        timer: of a gate with ``sustained_seconds``, updated with whether the *recent* rate breaks
+            the objective. Such a gate fails only while the timer is satisfied as well: the timer
+            alone would be as jumpy as the window, the evidence alone remembers what is over.
+        candidate_rows: rows of the candidate arm in this stage, with the metric or without.
+        control_exists: whether any user is in the control arm at this stage.
+        with_bounds: whether to compute the confidence bounds, which takes a hundred times longer
+            than the verdict.
+
+    Raises:
+        ValueError: an alpha is not in (0, 1).
+    """
+    checked_alpha(alpha_breach)
+    checked_alpha(alpha_good)
+    missing = _missing(gate, evidence, candidate_rows, control_exists=control_exists)
+    if missing is not None:
+        verdict, reason = missing
+        return _report(gate, evidence, verdict, reason)
+    breach, good = evidence.log_e_breach, evidence.log_e_good
+    if breach >= -math.log(alpha_breach):
+        verdict, log_e, alpha = Verdict.FAILED, breach, alpha_breach
+    elif good >= -math.log(alpha_good):
+        verdict, log_e, alpha = Verdict.SUCCESSFUL, good, alpha_good
+    else:
+        verdict, log_e, alpha = Verdict.INCONCLUSIVE, breach, alpha_breach
+    reason = _reason(gate, evidence, verdict, log_e, alpha)
+    if verdict is Verdict.FAILED and timer is not None and not timer.satisfied:
+        verdict = Verdict.INCONCLUSIVE
+        reason += (
+            f"; recent rows break it for {timer.elapsed_ms / 1000:g} of "
+            f"{timer.required_ms / 1000:g} s"
+        )
+    # Half of alpha, since the other half of the breach's capital watches for late changes: what a
+    # bound shows, the verdict has said before.
+    bounds = (None, None)
+    if with_bounds:
+        low_is_breach = gate.parsed.upper
+        lower = evidence.lower((alpha_breach if low_is_breach else alpha_good) / 2.0)
+        upper = evidence.upper((alpha_good if low_is_breach else alpha_breach) / 2.0)
+        bounds = (lower, upper)
+    return _report(gate, evidence, verdict, reason, bounds=bounds)
+
+
+def _missing(
+    gate: Gate, evidence: Evidence, candidate_rows: int | None, *, control_exists: bool
+) -> tuple[Verdict, str] | None:
+    against_control = gate.against is Against.CONTROL
+    if against_control and not control_exists:
+        reason = "no users in the control arm at this stage: the absolute gates watch on"
+        return Verdict.INCONCLUSIVE, reason
+    short = evidence.samples < gate.min_samples
+    if against_control:
+        short = short or evidence.control_samples < gate.min_samples
+    if not short:
+        return None
+    seen = f"{evidence.samples} of {gate.min_samples} candidate rows"
+    if against_control:
+        seen += f", {evidence.control_samples} of {gate.min_samples} control rows"
+    arm = max(candidate_rows or 0, evidence.samples)
+    if arm >= STARVED * gate.min_samples:
+        return Verdict.ERROR, f"cannot be judged: {seen}, after {arm} rows of the candidate arm"
+    return Verdict.INCONCLUSIVE, seen
+
+
+def _reason(gate: Gate, evidence: Evidence, verdict: Verdict, log_e: float, alpha: float) -> str:
+    subject = f"{gate.metric} {gate.statistic} {gate.objective}"
+    if gate.against is not None:
+        subject += f" of {gate.against}"
+    if gate.statistic.quantile is not None:
+        what = f"share above {gate.parsed.limit:g}"
+    elif gate.against is Against.RULES:
+        what = f"{gate.metric} less {1 + gate.parsed.limit:g} x rules score"
+    else:
+        what = f"{gate.metric} {gate.statistic}"
+    rows = f"{evidence.samples} rows"
+    if gate.against is Against.CONTROL:
+        rows += f" against {evidence.control_samples}"
+    side = "good" if verdict is Verdict.SUCCESSFUL else "breach"
+    value = 0.0 if evidence.value is None else evidence.value
+    sign = ">=" if log_e >= -math.log(alpha) else "<"
+    return (
+        f"{subject}: {verdict}: {what} is {value:.4g} over {rows}, limit {evidence.limit:.4g}; "
+        f"evidence of {side} {log_e:.2f} {sign} {-math.log(alpha):.2f} (log e-value, alpha {alpha:.2g})"
+    )
+
+
+def _report(
+    gate: Gate,
+    evidence: Evidence,
+    verdict: Verdict,
+    reason: str,
+    *,
+    bounds: tuple[float | None, float | None] = (None, None),
+) -> GateReport:
+    lower, upper = (None if x is None or not math.isfinite(x) else x for x in bounds)
+    return GateReport(
+        gate=gate.name,
+        role=gate.role,
+        metric=gate.metric,
+        objective=gate.objective,
+        verdict=verdict,
+        reason=reason,
+        samples=evidence.samples,
+        control_samples=evidence.control_samples if gate.against is Against.CONTROL else 0,
+        value=evidence.value,
+        limit=evidence.limit,
+        lower=lower,
+        upper=upper,
+        dry_run=gate.dry_run,
+    )
