@@ -141,6 +141,7 @@ class EmbeddedKafka:
         """
         if self.is_running:
             return self
+        self._end(keep_log=True)  # what is left of one that ended by itself
         if self._wanted_port is not None:
             check_port(self._wanted_port)
         self._java = find_java(self._environ)
@@ -204,13 +205,7 @@ class EmbeddedKafka:
 
     def _launch(self, layout: Layout, java: Java, jars: tuple[Path, ...]) -> str:
         """Lets a guardian format (if need be) and run Kafka; returns the cluster's id."""
-        # A guardian whose owner was killed a moment ago may still be stopping its Java.
-        lock = take_lock(layout.lock, STOP_TIMEOUT_S + 5)
-        if lock is None:
-            raise BrokerStartError(
-                f"another broker runs on the data folder {layout.folder}; stop it, or name "
-                "another folder"
-            )
+        lock = self._own(layout)
         try:
             cluster_id = read_cluster_id(layout.data)
             self._port, controller_port = free_ports(self._wanted_port)
@@ -235,6 +230,22 @@ class EmbeddedKafka:
         finally:
             os.close(lock)
         return cluster_id
+
+    def _own(self, layout: Layout) -> int:
+        """Takes the folder's lock and writes this process's id into it; returns its descriptor."""
+        lock = take_lock(layout.lock, 0)
+        owner = layout.read_owner()
+        if lock is None and not _is_alive(owner):
+            # Its owner was killed a moment ago, and the guardian is still stopping Java.
+            lock = take_lock(layout.lock, STOP_TIMEOUT_S + 5)
+        if lock is None:
+            raise BrokerStartError(
+                f"another broker, started by process {owner}, runs on the data folder "
+                f"{layout.folder}; stop it, or name another folder"
+            )
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        return lock
 
     def _wait_until_it_answers(self, layout: Layout, cluster_id: str) -> None:
         deadline = time.monotonic() + self._start_timeout_s
@@ -274,3 +285,15 @@ class EmbeddedKafka:
             + (f": {cause}" if cause else "")
             + f"\nlog: {log}\n{last_lines(log) or '(it is empty)'}"
         )
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it is another user's
+    return True

@@ -51,6 +51,7 @@ class _Owner:
         self._stop_asked = False
         self._wakeup, wakeup_write = os.pipe()
         os.set_blocking(wakeup_write, False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the owner's mask is inherited
         for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(ignored, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._on_term)

@@ -46,6 +46,13 @@ class Layout:
         """Held while a broker runs on the folder."""
         return self.folder / "broker.lock"
 
+    def read_owner(self) -> int | None:
+        """The process that started the broker of the folder last; None when unknown."""
+        try:
+            return int(self.lock.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+
     def remove(self, *, keep_log: bool) -> None:
         """Removes what a temporary broker has left; else does nothing."""
         if self.temporary:

@@ -8,7 +8,10 @@ from pathlib import Path
 __all__ = ["cause_in_log", "last_lines"]
 
 # A stack trace's head, for example `org.apache.kafka.common.KafkaException: Socket server …`.
-_EXCEPTION = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)+[\w$]*(?:Exception|Error): (?P<what>.+)$")
+_EXCEPTION = re.compile(
+    r'^(?:Caused by: |Exception in thread "[^"]*" )?'
+    r"(?:[\w$]+\.)+[\w$]*(?:Exception|Error): (?P<what>.+)$"
+)
 _FRAME = re.compile(r"^\s+(?:at |\.\.\. \d+ more)")
 
 # Enough of the end of a log for its last stack traces, in bytes.

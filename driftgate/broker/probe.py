@@ -86,7 +86,7 @@ def _connect_to_any(bootstrap_servers: str, deadline: float) -> None:
 
 async def _describe(bootstrap_servers: str) -> ClusterAnswer:
     # Here: it takes 0.3 s, and a session that never asks needs no Kafka client.
-    from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # noqa: PLC0415
+    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415
 
     admin = AIOKafkaAdminClient(
         bootstrap_servers=bootstrap_servers, client_id="driftgate-probe", request_timeout_ms=5000
