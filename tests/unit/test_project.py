@@ -26,8 +26,11 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SHELLS = {
     "analyzer/encoder*": "runs the model in a thread, with a time-out",
     "analyzer/faults.py": "rehearses failures: takes time, and fails at random",
+    "analyzer/follower.py": "follows the topic of the rollout's state",
     "analyzer/kafka_*": "consumes and produces",
     "analyzer/model.py": "finds the model's files: settings, packages, hub",
+    "analyzer/publish.py": "writes results, in transactions",
+    "analyzer/semantic.py": "runs the model beside the loop: a thread, time-outs, a circuit breaker",
     "analyzer/worker.py": "the loop that ties the core to Kafka and the clock",
     "schemas/generate.py": "writes the generated files, run by hand",
     "streams/app.py": "the Faust app",
@@ -51,7 +54,6 @@ OUTSIDE = {
     "multiprocessing",
     "os",
     "psutil",
-    "random",
     "requests",
     "secrets",
     "sentence_transformers",
@@ -134,12 +136,18 @@ def outside_uses(tree: ast.AST) -> set[str]:
     """What of the outside world a tree uses."""
     found = set()
     for name in imports(tree):
+        if name.startswith("random.") and name != "random.Random":
+            found.add("random")
         parts = name.split(".")
         prefixes = {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
         found |= prefixes & OUTSIDE
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            # A generator with a seed gives the same numbers every time.
+            seeded = called.rpartition(".")[2] == "Random" and bool(node.args)
+            if called.partition(".")[0] in {"random", "Random"} and not seeded:
+                found.add("random")
             found |= {name for name in OUTSIDE_CALLS if f".{called}".endswith(f".{name}")}
         elif isinstance(node, ast.Name) and node.id in {"open", "input", "print"}:
             found.add(node.id)
@@ -348,6 +356,8 @@ def test_every_shell_exists() -> None:
         ("from urllib import request", "urllib.request"),
         ("import aiokafka.errors as errors", "aiokafka"),
         ("def f():\n    from random import random", "random"),
+        ("import random\nx = random.choice([1, 2])", "random"),
+        ("import random\nx = random.Random()", "random"),
         ("import datetime\nx = datetime.datetime.now(datetime.UTC)", "datetime.now"),
         ("from uuid import uuid4\nx = uuid4()", "uuid4"),
         ("import numpy as np\nx = np.random.rand(3)", "np.random.rand"),
@@ -366,6 +376,7 @@ def test_outside_uses_are_found(source: str, found: str) -> None:
         "import urllib.parse",
         "import datetime\nx = datetime.datetime.fromtimestamp(0, datetime.UTC)",
         "import numpy as np\nx = np.random.default_rng(7)",
+        "import random\nx = random.Random(7).choice([1, 2])",
         "from uuid import UUID, uuid5",
     ],
 )
