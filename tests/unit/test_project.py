@@ -30,12 +30,11 @@ SHELLS = {
     "analyzer/kafka_*": "consumes and produces",
     "analyzer/model.py": "finds the model's files: settings, packages, hub",
     "analyzer/publish.py": "writes results, in transactions",
-    "analyzer/semantic.py": "runs the model beside the loop: a thread, time-outs, a circuit breaker",
+    "analyzer/semantic.py": "runs the model beside the loop: a thread and time-outs",
     "analyzer/worker.py": "the loop that ties the core to Kafka and the clock",
     "schemas/generate.py": "writes the generated files, run by hand",
-    "streams/app.py": "the Faust app",
+    "streams/app.py": "the Faust app, and the timer that writes the clock into the log",
     "streams/kafka_*": "reads ranges of the log back, and writes what the fold says",
-    "streams/ticker.py": "writes the clock into the log",
 }
 
 # What only a shell may import. Relative to a decision, each of these is an input that the log does
@@ -145,8 +144,8 @@ def outside_uses(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             # A generator with a seed gives the same numbers every time.
-            seeded = called.rpartition(".")[2] == "Random" and bool(node.args)
-            if called.partition(".")[0] in {"random", "Random"} and not seeded:
+            chance = re.fullmatch(r"random\.\w+|Random", called) is not None
+            if chance and not (called.endswith("Random") and node.args):
                 found.add("random")
             found |= {name for name in OUTSIDE_CALLS if f".{called}".endswith(f".{name}")}
         elif isinstance(node, ast.Name) and node.id in {"open", "input", "print"}:
