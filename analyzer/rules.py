@@ -155,25 +155,25 @@ def rule_scores(text: str) -> RuleScores:
         + 0.15 * (not f.starts_with_reference)
         + 0.20 * readable
         + 0.10 * (not f.shouts)
-        + 0.20 * _saturate(words, 6)
+        + 0.20 * _saturate(words, 15)
     )
 
     marks = f.numbers + f.quoted + f.names + 0.5 * f.code
     specificity = (
-        0.40 * _saturate(marks, 1.5)
-        + 0.25 * _saturate(f.constraints, 2)
-        + 0.20 * min(4.0 * f.long_words / words, 1.0)
-        + 0.15 * _saturate(f.distinct_words, 15)
+        0.40 * _saturate(marks, 4)
+        + 0.25 * _saturate(f.constraints, 4)
+        + 0.20 * min(3.0 * f.long_words / words, 1.0)
+        + 0.15 * _saturate(f.distinct_words, 40)
     )
 
-    request = 1.0 if f.starts_with_verb else 0.7 if f.verbs else 0.6 if f.asks else 0.0
-    actionability = 0.70 * request + 0.15 * _saturate(f.formats, 1) + 0.15 * _saturate(words, 6)
+    request = 0.9 if f.starts_with_verb else 0.6 if f.verbs else 0.5 if f.asks else 0.0
+    actionability = 0.70 * request + 0.15 * _saturate(f.formats, 2) + 0.15 * _saturate(words, 15)
 
     completeness = (
-        0.45 * _saturate(words, 20)
-        + 0.20 * _saturate(f.reasons, 1.5)
-        + 0.20 * _saturate(f.constraints, 2)
-        + 0.15 * _saturate(f.formats, 1)
+        0.45 * _saturate(words, 40)
+        + 0.20 * _saturate(f.reasons, 3)
+        + 0.20 * _saturate(f.constraints, 4)
+        + 0.15 * _saturate(f.formats, 2)
     )
     scores = {
         "structure": structure,
