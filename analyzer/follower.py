@@ -54,9 +54,7 @@ class RolloutFollower:
         )
         await consumer.start()
         self._consumer = consumer
-        partitions = [
-            TopicPartition(topic, n) for n in range(self._kafka.partitions("service"))
-        ]
+        partitions = [TopicPartition(topic, n) for n in range(self._kafka.partitions("service"))]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
@@ -93,7 +91,7 @@ class RolloutFollower:
         try:
             state = cloudevents.decode_json(value, RolloutState)
         except DecodeError as error:
-            log.error(  # noqa: TRY400 - the cause is in the message
+            log.error(
                 "a rollout state cannot be read and is passed over, staying at revision %d: %s",
                 self.state.revision,
                 error,

@@ -86,9 +86,7 @@ def admit(incoming: Incoming, state: RolloutState, limits: Limits) -> Accepted |
     except Rejection as rejection:
         return Refused(incoming, rejection.code, rejection.reason)
     except Exception as error:  # noqa: BLE001 - a defect of ours must cost one prompt, not the worker
-        return Refused(
-            incoming, RejectionCode.INTERNAL_ERROR, f"{type(error).__name__}: {error}"
-        )
+        return Refused(incoming, RejectionCode.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
     event_ms = trusted_event_time(prompt, incoming.timestamp_ms)
     green_served = state.green is not None and assignment.deployment == state.green.name
     served = state.green if green_served and state.green is not None else state.blue
@@ -100,9 +98,7 @@ def admit(incoming: Incoming, state: RolloutState, limits: Limits) -> Accepted |
         rules=rules,
         measured=state.green if shadowed and state.green is not None else served,
         served=served,
-        queue_seconds=None
-        if event_ms is None
-        else max(incoming.timestamp_ms - event_ms, 0) / 1000,
+        queue_seconds=None if event_ms is None else max(incoming.timestamp_ms - event_ms, 0) / 1000,
     )
 
 

@@ -121,7 +121,7 @@ class Publisher:
             await self._publish(results, measured)
             await self._transactions.send_offsets(offsets)
         except BaseException:
-            # Also when cancelled: an open transaction would block every reader of committed records.
+            # Also when cancelled: an open transaction blocks every reader of committed records.
             await self._producer.abort_transaction()
             raise
         await self._producer.commit_transaction()

@@ -1,5 +1,4 @@
-"""The semantic half of a worker: loads the model and runs it beside the event loop, never in its
-way.
+"""The semantic half of a worker: loads the model and runs it beside the event loop.
 
 Everything that can go wrong here costs a prompt its semantic scores and nothing else (M64, M65):
 the caller gets a :class:`SemanticFailure` with the reason and serves the rules result.
@@ -16,6 +15,7 @@ from queue import SimpleQueue
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from analyzer.cache import EmbeddingCache
 from analyzer.encoder import Encoder
@@ -27,12 +27,13 @@ __all__ = ["Model", "ModelThread", "Scorer", "SemanticEngine", "SemanticFailure"
 
 log = logging.getLogger("driftgate.analyzer")
 T = TypeVar("T")
+Vector = npt.NDArray[np.float32]
 
 RELOAD_SECONDS = 30.0
 """Between two attempts to load a model that could not be loaded."""
 
 
-class SemanticFailure(Exception):  # noqa: N818 - an outcome that is expected, not an error
+class SemanticFailure(Exception):
     """Why there are no semantic scores for a batch."""
 
     def __init__(self, reason: FallbackReason, detail: str) -> None:
@@ -46,10 +47,13 @@ class Scorer(Protocol):
     def texts_to_embed(self, prompt: PromptSubmitted) -> list[str]:
         """The texts whose vectors a prompt's scores are made of; the prompt's own first."""
 
-    def score_prompt(
-        self, prompt: PromptSubmitted, vectors: Sequence[np.ndarray], *, cache_hit: bool
-    ) -> SemanticScores:
-        """The scores of a prompt from those texts' vectors."""
+    def score_prompts(
+        self,
+        prompts: Sequence[PromptSubmitted],
+        vectors: Sequence[Sequence[Vector]],
+        cache_hits: Sequence[bool],
+    ) -> list[SemanticScores]:
+        """The scores of prompts from those texts' vectors."""
 
 
 class Model(NamedTuple):
@@ -149,7 +153,7 @@ class SemanticEngine:
                 self._model = await self._thread.call(self._load)
             except Exception as error:  # noqa: BLE001 - whatever a model library throws
                 self.state = ModelState.UNAVAILABLE
-                log.error(  # noqa: TRY400 - the cause is in the message; the trace helps nobody
+                log.error(
                     "the model cannot be loaded, serving rules results; trying again in %.0f s: %s",
                     RELOAD_SECONDS,
                     error,
@@ -198,8 +202,13 @@ class SemanticEngine:
         strike(faults)
         texts = [model.scorer.texts_to_embed(prompt) for prompt in prompts]
         wanted = list(dict.fromkeys(text for several in texts for text in several))
-        known = dict(zip(wanted, model.cache.get(wanted), strict=True))
-        missing = [text for text, vector in known.items() if vector is None]
+        known: dict[str, Vector] = {
+            text: vector
+            for text, vector in zip(wanted, model.cache.get(wanted), strict=True)
+            if vector is not None
+        }
+        missing = [text for text in wanted if text not in known]
+        computed = set(missing)
         if missing:
             vectors = model.encoder.encode(missing)
             if not np.isfinite(vectors).all():
@@ -207,16 +216,13 @@ class SemanticEngine:
                     FallbackReason.INVALID_VECTOR, "the encoder returned a vector with NaN"
                 )
             model.cache.put(missing, vectors)
-        computed = dict(zip(missing, vectors, strict=True)) if missing else {}
+            known.update(zip(missing, vectors, strict=True))
         embedded = time.perf_counter()
-        scores = []
-        for prompt, several in zip(prompts, texts, strict=True):
-            found = [
-                vector if (vector := known[text]) is not None else computed[text]
-                for text in several
-            ]
-            hit = several[0] not in computed
-            scored = model.scorer.score_prompt(prompt, found, cache_hit=hit)
-            scores.append(worsened(scored, faults))
+        scored = model.scorer.score_prompts(
+            prompts,
+            [[known[text] for text in several] for several in texts],
+            [several[0] not in computed for several in texts],
+        )
+        scores = [worsened(one, faults) for one in scored]
         done = time.perf_counter()
         return SemanticResult(scores, embedded - started, done - started)

@@ -12,12 +12,7 @@ from typing import Any
 
 import psutil
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import (
-    FencedInstanceIdError,
-    InvalidProducerEpoch,
-    KafkaError,
-    ProducerFenced,
-)
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
 from analyzer.errors import AnalyzerError
 from analyzer.faults import FaultFile
@@ -155,7 +150,7 @@ class Worker:
                     if found:
                         await self._handle(found)
                 failures = 0
-            except (ProducerFenced, InvalidProducerEpoch, FencedInstanceIdError) as error:
+            except (ProducerFenced, InvalidProducerEpoch) as error:
                 raise WorkerFencedError(
                     f"another process runs as worker {self._settings.worker_id!r}: stop one of "
                     "them, or give each its own id (DRIFTGATE_WORKER_ID)"
@@ -259,8 +254,7 @@ class Worker:
                     for scores in result.scores
                 ]
             found |= {
-                one.incoming.source: semantic
-                for one, semantic in zip(batch, several, strict=True)
+                one.incoming.source: semantic for one, semantic in zip(batch, several, strict=True)
             }
         return found
 

@@ -1,0 +1,23 @@
+"""Puts the model together: weights, encoder, scorer and cache."""
+
+from __future__ import annotations
+
+from analyzer.cache import EmbeddingCache
+from analyzer.encoder_torch import SentenceTransformerEncoder
+from analyzer.features import SemanticFeatures
+from analyzer.model import locate_model
+from analyzer.semantic import Model
+from analyzer.settings import AnalyzerSettings
+
+__all__ = ["load_model"]
+
+
+def load_model(settings: AnalyzerSettings) -> Model:
+    """The model that the settings name.
+
+    Raises:
+        ModelError: it cannot be had or must not be used; the message names the cure.
+    """
+    encoder = SentenceTransformerEncoder(locate_model(settings.model))
+    scorer = SemanticFeatures(encoder)
+    return Model(encoder, scorer, EmbeddingCache(settings.cache_bytes, encoder.fingerprint))

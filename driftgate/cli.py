@@ -1,0 +1,59 @@
+"""The command line: `driftgate --help`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from driftgate.commands import broker, control, demo, doctor, produce, roles, rollout
+from driftgate.console_io import err
+from driftgate.errors import DriftgateError, Exit
+from schemas.version import VERSION
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="driftgate",
+    help="Watches a semantic enhancement of prompt analysis while it is rolled out, and takes it "
+    "back when it does harm.\n\nExit codes: "
+    + ", ".join(f"{code.value} {code.name.lower()}" for code in Exit)
+    + ".",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo.demo)
+app.command()(broker.broker)
+app.command()(roles.analyzer)
+app.command()(roles.monitor)
+app.command()(produce.produce)
+app.command()(control.control)
+app.command()(doctor.doctor)
+app.add_typer(rollout.app, name="rollout")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; errors that we know end it with their message and exit code."""
+    try:
+        app()
+    except DriftgateError as error:
+        err.print(f"driftgate: {error}", markup=False, style="red")
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,100 @@
+"""Sends an operator command and waits for the monitor's answer."""
+
+from __future__ import annotations
+
+import getpass
+import time
+import uuid
+
+from aiokafka import AIOKafkaProducer
+
+from driftgate.errors import DriftgateError, Exit
+from driftgate.reading import TopicReader, decode_control
+from schemas import cloudevents
+from schemas.control import CommandRejected, ControlEvent
+from schemas.log import Command, OperatorCommand
+from schemas.policy import Policy
+from schemas.settings import KafkaSettings
+from schemas.topics import Topic
+
+__all__ = ["command", "default_actor", "new_command"]
+
+
+def default_actor() -> str:
+    """The user of this machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def new_command(
+    kind: Command,
+    service: str,
+    *,
+    actor: str,
+    reason: str = "",
+    green: str | None = None,
+    full: bool = False,
+    policy: Policy | None = None,
+) -> OperatorCommand:
+    """A command with an id of its own."""
+    return OperatorCommand(
+        id=uuid.uuid4().hex,
+        service=service,
+        command=kind,
+        actor=actor,
+        reason=reason,
+        green=green,
+        full=full,
+        policy=policy,
+    )
+
+
+async def command(
+    kafka: KafkaSettings, asked: OperatorCommand, *, timeout_s: float
+) -> ControlEvent:
+    """Send a command; the control event that answers it.
+
+    Raises:
+        DriftgateError: the monitor refused it, or did not answer within the time.
+    """
+    async with TopicReader(kafka, Topic.CONTROL) as reader:
+        await reader.from_end()
+        await _send(kafka, asked)
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            for record in await reader.poll(min(left, 1.0)):
+                event = decode_control(record)
+                if event.command_id != asked.id:
+                    continue
+                if isinstance(event, CommandRejected):
+                    raise DriftgateError(f"refused: {event.reason}", Exit.REFUSED)
+                return event
+    raise DriftgateError(
+        f"no answer within {timeout_s:g} s: is a monitor running (`driftgate monitor`)? The "
+        "command stands in its topic and will be obeyed when one starts",
+        Exit.NO_ANSWER,
+    )
+
+
+async def _send(kafka: KafkaSettings, asked: OperatorCommand) -> None:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, acks="all", enable_idempotence=True
+    )
+    await producer.start()
+    try:
+        await producer.send_and_wait(
+            kafka.topic(Topic.COMMANDS),
+            key=asked.service.encode(),
+            value=cloudevents.encode_json(asked),
+            headers=cloudevents.headers(
+                asked,
+                id=asked.id,
+                source="/driftgate/cli",
+                subject=asked.service,
+                time_ms=time.time_ns() // 1_000_000,
+            ),
+        )
+    finally:
+        await producer.stop()

@@ -1,0 +1,1 @@
+"""The commands, a module each: thin shells that parse options and print."""

@@ -1,0 +1,186 @@
+"""All settings: environment variables, what they mean, and the structs that they become."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from analyzer.settings import AnalyzerSettings, Delivery
+from driftgate.errors import SettingsError
+from schemas.errors import PolicyError
+from schemas.policy import Policy, default_policy, load_policy
+from schemas.settings import KafkaSettings
+from streams.settings import MonitorSettings
+
+__all__ = [
+    "ENVIRONMENT",
+    "Variable",
+    "analyzer_settings",
+    "kafka_settings",
+    "monitor_settings",
+    "policy_setting",
+    "service_setting",
+]
+
+T = TypeVar("T")
+
+
+class Variable(NamedTuple):
+    """An environment variable."""
+
+    default: str
+    meaning: str
+
+
+ENVIRONMENT: Mapping[str, Variable] = {
+    "DRIFTGATE_BOOTSTRAP_SERVERS": Variable("127.0.0.1:9092", "Kafka, as host:port[,host:port]"),
+    "DRIFTGATE_CACHE_BYTES": Variable("67108864", "size limit of a worker's embedding cache"),
+    "DRIFTGATE_CACHE_DIR": Variable("~/.cache/driftgate", "where downloaded broker jars are kept"),
+    "DRIFTGATE_DELIVERY": Variable("exactly_once", "or at_least_once, where Kafka has no "
+                                   "transactions"),
+    "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
+    "DRIFTGATE_HEARTBEAT_SECONDS": Variable("1", "between two heartbeats of a worker"),
+    "DRIFTGATE_LOG_LEVEL": Variable("INFO", "DEBUG, INFO, WARNING or ERROR"),
+    "DRIFTGATE_MAX_POLL_RECORDS": Variable("64", "prompts a batch of a worker"),
+    "DRIFTGATE_MODEL": Variable("", "model folder or hub name; else an installed package, else "
+                                "the hub"),
+    "DRIFTGATE_MONITOR_ID": Variable("monitor-1", "static name of a monitor process, one each"),
+    "DRIFTGATE_POLICY": Variable("", "policy file for rollouts started without one; else the "
+                                 "default policy"),
+    "DRIFTGATE_PROMPT_PARTITIONS": Variable("4", "partitions of the prompt topics: the most "
+                                            "analyzers that share the work"),
+    "DRIFTGATE_REPLICATION_FACTOR": Variable("1", "copies of each topic"),
+    "DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS": Variable("5", "a batch that takes longer falls back to "
+                                                   "rules"),
+    "DRIFTGATE_SERVICE": Variable("default", "the application that is monitored"),
+    "DRIFTGATE_SERVICE_PARTITIONS": Variable("4", "partitions of the log: the most monitors that "
+                                             "share the services"),
+    "DRIFTGATE_TOPIC_PREFIX": Variable("", "put before every topic and group name"),
+    "DRIFTGATE_WORKER_ID": Variable("", "stable name of an analyzer process, one each; else made "
+                                    "up at each start"),
+}  # fmt: skip
+"""Every variable that is read, with its default."""
+
+
+def _read(environ: Mapping[str, str], name: str, convert: Callable[[str], T]) -> T:
+    text = environ.get(name, "").strip() or ENVIRONMENT[name].default
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"{name}={text!r} cannot be used: {error} ({ENVIRONMENT[name].meaning})"
+        ) from error
+
+
+def _positive_int(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _positive_seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError("must be a number of seconds above 0")
+    return number
+
+
+def _bytes(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError("must be 0 or more")
+    return number
+
+
+def kafka_settings(environ: Mapping[str, str], bootstrap_servers: str | None = None
+                   ) -> KafkaSettings:  # fmt: skip
+    """How to reach Kafka.
+
+    Args:
+        environ: the environment.
+        bootstrap_servers: of the command line; goes before the environment.
+
+    Raises:
+        SettingsError: a variable cannot be used.
+    """
+    return KafkaSettings(
+        bootstrap_servers=bootstrap_servers or _read(environ, "DRIFTGATE_BOOTSTRAP_SERVERS", str),
+        topic_prefix=_read(environ, "DRIFTGATE_TOPIC_PREFIX", str),
+        prompt_partitions=_read(environ, "DRIFTGATE_PROMPT_PARTITIONS", _positive_int),
+        service_partitions=_read(environ, "DRIFTGATE_SERVICE_PARTITIONS", _positive_int),
+        replication_factor=_read(environ, "DRIFTGATE_REPLICATION_FACTOR", _positive_int),
+    )
+
+
+def service_setting(environ: Mapping[str, str], service: str | None = None) -> str:
+    """The service, of the command line or the environment."""
+    return service or _read(environ, "DRIFTGATE_SERVICE", str)
+
+
+def policy_setting(environ: Mapping[str, str], path: Path | None = None) -> Policy:
+    """The policy of the command line or the environment, else the default one.
+
+    Raises:
+        SettingsError: it cannot be used; names file, key and reason.
+    """
+    named = str(path) if path else environ.get("DRIFTGATE_POLICY", "").strip()
+    try:
+        return load_policy(Path(named)) if named else default_policy()
+    except PolicyError as error:
+        raise SettingsError(str(error)) from error
+
+
+def analyzer_settings(
+    environ: Mapping[str, str],
+    kafka: KafkaSettings,
+    *,
+    service: str | None = None,
+    worker_id: str | None = None,
+) -> AnalyzerSettings:
+    """The settings of an analyzer.
+
+    Raises:
+        SettingsError: a variable cannot be used.
+    """
+    stable_id = worker_id or environ.get("DRIFTGATE_WORKER_ID", "").strip()
+    faults = environ.get("DRIFTGATE_FAULTS_FILE", "").strip()
+    return AnalyzerSettings(
+        kafka=kafka,
+        service=service_setting(environ, service),
+        worker_id=stable_id or f"{socket.gethostname()}-{os.getpid()}",
+        static_member=bool(stable_id),
+        delivery=_read(environ, "DRIFTGATE_DELIVERY", Delivery),
+        model=environ.get("DRIFTGATE_MODEL", "").strip() or None,
+        semantic_timeout_seconds=_read(
+            environ, "DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS", _positive_seconds
+        ),
+        max_poll_records=_read(environ, "DRIFTGATE_MAX_POLL_RECORDS", _positive_int),
+        heartbeat_seconds=_read(environ, "DRIFTGATE_HEARTBEAT_SECONDS", _positive_seconds),
+        cache_bytes=_read(environ, "DRIFTGATE_CACHE_BYTES", _bytes),
+        faults_file=Path(faults) if faults else None,
+    )
+
+
+def monitor_settings(
+    environ: Mapping[str, str],
+    kafka: KafkaSettings,
+    *,
+    monitor_id: str | None = None,
+    policy: Path | None = None,
+    data_dir: str,
+) -> MonitorSettings:
+    """The settings of a monitor.
+
+    Raises:
+        SettingsError: a variable or the policy cannot be used.
+    """
+    return MonitorSettings(
+        kafka=kafka,
+        monitor_id=monitor_id or _read(environ, "DRIFTGATE_MONITOR_ID", str),
+        policy=policy_setting(environ, policy),
+        data_dir=data_dir,
+    )
