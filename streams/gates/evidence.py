@@ -1,36 +1,31 @@
-"""Evidence of every kind behind one surface, so that a gate is judged by one function.
-
-Each joins two e-processes, half of the capital each: one that has counted since the stage began
-(the fastest way to find what was wrong from the start), and a change detector (nothing that was
-right before can hide what is wrong now). Their mean is an e-process again, so P(breach certified,
-ever) <= alpha needs no further correction; the price is log 2.
-"""
+"""Evidence of every kind behind one surface, so that a gate is judged by one function."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-import numpy as np
 import numpy.typing as npt
 
 from schemas.policy import Against, Gate, Metric, Statistic
 from streams.gates.bernoulli import Bernoulli
 from streams.gates.bounded_mean import FRACTIONS, BoundedMean
-from streams.gates.change import EMPTY, ChangeDetector, rate_bets, rate_growth
-from streams.gates.checks import checked_values, log_mean_exp
-from streams.gates.contrast import Difference, Moments, rho_for
+from streams.gates.change import EMPTY, ChangeDetector, rate_bets
+from streams.gates.contrast import Difference, rho_for
+from streams.gates.kinds import (
+    DRIFTS,
+    ContrastEvidence,
+    MeanEvidence,
+    RateEvidence,
+    WatchedDifference,
+)
 
 __all__ = [
     "HORIZON_ROWS",
+    "LATENCY_MIN_ROWS",
+    "N_STAR",
     "AnyEvidence",
-    "ContrastEvidence",
     "Evidence",
-    "MeanEvidence",
-    "RateEvidence",
-    "WatchedDifference",
     "evidence_for",
     "latency_cap",
 ]
@@ -46,12 +41,9 @@ N_STAR = 500
 """Effective rows at which a contrast is tightest: a margin that is missed by a fifth of a standard
 deviation is found after about so many at alpha 0.002. Half or double of it costs 2 %."""
 
-DRIFTS = (0.08, 0.15, 0.3, 0.6, 1.2)
-"""Changes of a difference that are bet on, in standard deviations of an effective row."""
-
-BLOCK_ROWS = 25
-"""Rows an arm that make a block of the change detector of a difference. Fewer would waste
-information where the arms of a batch are unequal, and more would react later."""
+LATENCY_MIN_ROWS = 400
+"""Rows an arm before a contrast of latencies speaks. At 200, the skewness of a small arm of capped
+lognormals still doubles or triples the false alarms at alpha 0.0014; at 400 they are below it."""
 
 _EDGE = 1e-9
 """A rate gate at 0 or 1 is tested at this distance from it: its first error is then decisive."""
@@ -101,256 +93,6 @@ class Evidence(Protocol):
         """
 
 
-class RateEvidence(msgspec.Struct, kw_only=True, tag="rate"):
-    """Of a rate, or of a quantile by the share of rows beyond it. Control rows are ignored."""
-
-    too_high: bool
-    """Whether the objective is ``<=``."""
-    counts: Bernoulli
-    change: ChangeDetector
-
-    def update(self, control: npt.ArrayLike, candidate: npt.ArrayLike) -> None:  # noqa: ARG002
-        """Count a batch of zeros and ones."""
-        x = checked_values(candidate, low=0.0, high=1.0)
-        hits = int(np.count_nonzero(x))
-        if float(x.sum()) != hits:
-            raise ValueError("a rate is of rows that are 0 or 1")
-        self.update_counts(x.size, hits)
-
-    def update_counts(self, rows: int, hits: int) -> None:
-        """The same from counts.
-
-        Raises:
-            ValueError: not ``0 <= hits <= rows``.
-        """
-        self.counts.update(rows, hits)
-        if rows:
-            ratios = rate_bets(self.counts.p0, above=self.too_high)
-            self.change.update(rate_growth(rows, hits, ratios), rows=rows)
-
-    @property
-    def samples(self) -> int:
-        """Rows of the candidate arm."""
-        return self.counts.rows
-
-    @property
-    def control_samples(self) -> int:
-        """None is compared."""
-        return 0
-
-    @property
-    def value(self) -> float | None:
-        """The observed rate."""
-        return self.counts.mean
-
-    @property
-    def limit(self) -> float:
-        """The rate that it is tested against."""
-        return self.counts.p0
-
-    @property
-    def log_e_breach(self) -> float:
-        """Log e-value against "the objective holds"."""
-        start = self.counts.log_e_above if self.too_high else self.counts.log_e_below
-        return _half_and_half(start, self.change.log_e)
-
-    @property
-    def log_e_good(self) -> float:
-        """Log e-value against "the objective is broken"."""
-        return self.counts.log_e_below if self.too_high else self.counts.log_e_above
-
-    def lower(self, alpha: float) -> float:
-        """Lower confidence bound of the rate."""
-        return self.counts.lower(alpha)
-
-    def upper(self, alpha: float) -> float:
-        """Upper confidence bound of the rate."""
-        return self.counts.upper(alpha)
-
-
-class MeanEvidence(msgspec.Struct, kw_only=True, tag="mean"):
-    """Of the mean of values in [0, 1]. Control rows are ignored."""
-
-    too_high: bool
-    """Whether the objective is ``<=``."""
-    bounded: BoundedMean
-    change: ChangeDetector
-
-    def update(self, control: npt.ArrayLike, candidate: npt.ArrayLike) -> None:  # noqa: ARG002
-        """Count a batch of values in [0, 1]."""
-        x = checked_values(candidate, low=0.0, high=1.0)
-        if not x.size:
-            return
-        before = self.bounded.log_above if self.too_high else self.bounded.log_below
-        self.bounded.update(x)
-        after = self.bounded.log_above if self.too_high else self.bounded.log_below
-        self.change.update(np.subtract(after, before), rows=x.size)
-
-    @property
-    def samples(self) -> int:
-        """Rows of the candidate arm."""
-        return self.bounded.rows
-
-    @property
-    def control_samples(self) -> int:
-        """None is compared."""
-        return 0
-
-    @property
-    def value(self) -> float | None:
-        """The observed mean."""
-        return self.bounded.mean
-
-    @property
-    def limit(self) -> float:
-        """The mean that it is tested against."""
-        return self.bounded.m0
-
-    @property
-    def log_e_breach(self) -> float:
-        """Log e-value against "the objective holds"."""
-        start = self.bounded.log_e_above if self.too_high else self.bounded.log_e_below
-        return _half_and_half(start, self.change.log_e)
-
-    @property
-    def log_e_good(self) -> float:
-        """Log e-value against "the objective is broken"."""
-        return self.bounded.log_e_below if self.too_high else self.bounded.log_e_above
-
-    def lower(self, alpha: float) -> float:
-        """Lower confidence bound of the mean."""
-        return self.bounded.lower(alpha)
-
-    def upper(self, alpha: float) -> float:
-        """Upper confidence bound of the mean."""
-        return self.bounded.upper(alpha)
-
-
-class WatchedDifference(msgspec.Struct, kw_only=True):
-    """A difference since the stage began, and a detector of its later changes.
-
-    The detector works on blocks of at least `BLOCK_ROWS` rows an arm. The log likelihood ratio of a
-    drift of d standard deviations is ``d sqrt(t) z - d**2 t / 2`` for a block of t effective rows,
-    z standard errors above 0, by the same Gaussian approximation, with the stage's variances.
-    """
-
-    too_high: bool
-    difference: Difference
-    change: ChangeDetector
-    control: Moments = msgspec.field(default_factory=Moments)
-    """The block that is being filled."""
-    candidate: Moments = msgspec.field(default_factory=Moments)
-
-    def update(self, control: npt.ArrayLike, candidate: npt.ArrayLike) -> None:
-        """Count a batch."""
-        whole = self.difference
-        before = (whole.control, whole.candidate)
-        block = msgspec.structs.replace(whole, control=Moments(), candidate=Moments())
-        block.update(control, candidate)
-        for old, new in zip(before, (block.control, block.candidate), strict=True):
-            old.merge(new)
-        if not whole.standard_error:
-            return
-        self.control.merge(block.control)
-        self.candidate.merge(block.candidate)
-        n, m = self.candidate.rows, self.control.rows
-        if n < BLOCK_ROWS or (m < BLOCK_ROWS and not whole.paired):
-            return
-        variance = whole.candidate.variance / n
-        if not whole.paired:
-            variance += whole.factor**2 * whole.control.variance / m
-        gap = self.candidate.mean - whole.factor * self.control.mean - whole.offset
-        t = float(n) if whole.paired else n * m / (n + m)
-        z = (gap if self.too_high else -gap) / math.sqrt(variance)
-        drifts = np.array(DRIFTS)
-        self.change.update(drifts * (math.sqrt(t) * z) - drifts**2 * (t / 2.0), rows=n)
-        self.control, self.candidate = Moments(), Moments()
-
-    @property
-    def log_e_breach(self) -> float:
-        """Log e-value against "not beyond the limit"."""
-        if not self.difference.standard_error:
-            return 0.0
-        whole = self.difference
-        start = whole.log_e_above if self.too_high else whole.log_e_below
-        return _half_and_half(start, self.change.log_e)
-
-    @property
-    def log_e_good(self) -> float:
-        """Log e-value against "beyond the limit"."""
-        return self.difference.log_e_below if self.too_high else self.difference.log_e_above
-
-
-class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
-    """Of a mean against the control arm's, against 0 (paired), or against a number.
-
-    With a floor, two differences must both be beyond their limits: ``(1 + m) control`` and
-    ``control +- floor``. A breach takes both (the smaller e-value: an intersection-union test, no
-    share of alpha is lost); one of them is enough for the good side (the mean of the e-values).
-    """
-
-    too_high: bool
-    parts: list[WatchedDifference]
-    """One, or two with a floor."""
-
-    def update(self, control: npt.ArrayLike, candidate: npt.ArrayLike) -> None:
-        """Count a batch."""
-        paired = self.parts[0].difference.paired
-        left = np.empty(0) if paired else checked_values(control)
-        right = checked_values(candidate)
-        for part in self.parts:
-            part.update(left, right)
-
-    @property
-    def samples(self) -> int:
-        """Rows of the candidate arm."""
-        return self.parts[0].difference.candidate.rows
-
-    @property
-    def control_samples(self) -> int:
-        """Rows of the control arm."""
-        return self.parts[0].difference.control.rows
-
-    @property
-    def value(self) -> float | None:
-        """The candidate's mean."""
-        return self.parts[0].difference.candidate.mean if self.samples else None
-
-    @property
-    def limit(self) -> float:
-        """What it is held against, from the control arm's observed mean."""
-        limits = [
-            part.difference.factor * part.difference.control.mean + part.difference.offset
-            for part in self.parts
-        ]
-        return max(limits) if self.too_high else min(limits)
-
-    @property
-    def log_e_breach(self) -> float:
-        """Log e-value against "the objective holds"."""
-        return min(part.log_e_breach for part in self.parts)
-
-    @property
-    def log_e_good(self) -> float:
-        """Log e-value against "the objective is broken"."""
-        return float(log_mean_exp([part.log_e_good for part in self.parts]))
-
-    def lower(self, alpha: float) -> float:
-        """The limit, and what the difference to it is at least."""
-        # The breach side needs no correction for two parts, the good side does.
-        if self.too_high:
-            return self.limit + min(part.difference.lower(alpha) for part in self.parts)
-        each = alpha / len(self.parts)
-        return self.limit + max(part.difference.lower(each) for part in self.parts)
-
-    def upper(self, alpha: float) -> float:
-        """The limit, and what the difference to it is at most."""
-        if not self.too_high:
-            return self.limit + max(part.difference.upper(alpha) for part in self.parts)
-        each = alpha / len(self.parts)
-        return self.limit + min(part.difference.upper(each) for part in self.parts)
-
-
 AnyEvidence = RateEvidence | MeanEvidence | ContrastEvidence
 """For decoding: msgspec tells them apart by their tag."""
 
@@ -358,15 +100,15 @@ AnyEvidence = RateEvidence | MeanEvidence | ContrastEvidence
 def latency_cap(gates: list[Gate]) -> float | None:
     """What a latency counts as at most when means are compared, in seconds.
 
-    Four times the least latency that a quantile gate of the policy allows; None without such a
-    gate. See :class:`streams.gates.contrast.Difference` for why.
+    Twice the least latency that a quantile gate of the policy allows; None without such a gate.
+    See :class:`streams.gates.contrast.Difference` for why.
     """
     limits = [
         gate.parsed.limit
         for gate in gates
         if gate.metric is Metric.PROCESSING_SECONDS and gate.statistic.quantile is not None
     ]
-    return 4.0 * min(limits) if limits else None
+    return 2.0 * min(limits) if limits else None
 
 
 def evidence_for(
@@ -407,11 +149,17 @@ def evidence_for(
         return MeanEvidence(
             too_high=objective.upper, bounded=BoundedMean(m0=m0), change=change(len(FRACTIONS))
         )
-    return _contrast(gate, alpha_breach, None if bounded else latency_cap_s, change)
+    least = max(gate.min_samples, 2 if bounded else LATENCY_MIN_ROWS)
+    cap = None if bounded else latency_cap_s
+    return _contrast(gate, rho_for(N_STAR, alpha_breach), least, cap, change)
 
 
 def _contrast(
-    gate: Gate, alpha: float, cap: float | None, change: Callable[[int], ChangeDetector]
+    gate: Gate,
+    rho: float,
+    min_rows: int,
+    cap: float | None,
+    change: Callable[[int], ChangeDetector],
 ) -> ContrastEvidence:
     objective = gate.parsed
     limits = [(1.0 + objective.limit, 0.0)]
@@ -425,8 +173,8 @@ def _contrast(
             too_high=objective.upper,
             difference=Difference(
                 paired=gate.against is not Against.CONTROL,
-                rho=rho_for(N_STAR, alpha),
-                min_rows=max(gate.min_samples, 2),
+                rho=rho,
+                min_rows=min_rows,
                 factor=factor,
                 offset=offset,
                 cap=cap,
@@ -436,7 +184,3 @@ def _contrast(
         for factor, offset in limits
     ]
     return ContrastEvidence(too_high=objective.upper, parts=parts)
-
-
-def _half_and_half(start: float, change: float) -> float:
-    return float(np.logaddexp(start, change)) - math.log(2.0)

@@ -104,7 +104,7 @@ def judge(
         )
     # Half of alpha, since the other half of the breach's capital watches for late changes: what a
     # bound shows, the verdict has said before.
-    bounds = (None, None)
+    bounds: tuple[float | None, float | None] = (None, None)
     if with_bounds:
         low_is_breach = gate.parsed.upper
         lower = evidence.lower((alpha_breach if low_is_breach else alpha_good) / 2.0)
@@ -152,7 +152,8 @@ def _reason(gate: Gate, evidence: Evidence, verdict: Verdict, log_e: float, alph
     sign = ">=" if log_e >= -math.log(alpha) else "<"
     return (
         f"{subject}: {verdict}: {what} is {value:.4g} over {rows}, limit {evidence.limit:.4g}; "
-        f"evidence of {side} {log_e:.2f} {sign} {-math.log(alpha):.2f} (log e-value, alpha {alpha:.2g})"
+        f"evidence of {side} {log_e:.2f} {sign} {-math.log(alpha):.2f} (log e-value, "
+        f"alpha {alpha:.2g})"
     )
 
 

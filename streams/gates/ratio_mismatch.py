@@ -17,7 +17,8 @@ def log_e_mismatch(counts: npt.ArrayLike, shares: npt.ArrayLike, concentration: 
     r"""Log e-value against "units fall into the arms with these probabilities".
 
     The Dirichlet-multinomial Bayes factor of Lindon and Malek (2022, NeurIPS, arXiv:2011.03567,
-    their sequential multinomial test) with the prior Dirichlet(concentration * shares), whose mean is the null:
+    their sequential multinomial test) with the prior Dirichlet(concentration * shares), whose mean
+    is the null:
 
     .. math:: \log\frac{B(\alpha + S)}{B(\alpha)} - \sum_i S_i \log\theta_i
 
