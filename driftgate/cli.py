@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from driftgate.commands import broker, control, demo, doctor, produce, roles, rollout
 from driftgate.console_io import err
 from driftgate.errors import DriftgateError, Exit
+from driftgate.processes import end_with_parent
 from schemas.version import VERSION
 
 __all__ = ["app", "main"]
@@ -50,6 +52,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors that we know end it with their message and exit code."""
+    end_with_parent(os.environ)
     try:
         app()
     except DriftgateError as error:
