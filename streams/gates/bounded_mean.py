@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streams.gates.checks import Floats, checked_alpha, checked_values, log_mean_exp
+from streams.gates.checks import Floats, checked_alpha, checked_values, log_mean, log_mean_exp
 
 __all__ = ["FRACTIONS", "BoundedMean", "bets", "log_growth"]
 
@@ -121,12 +121,12 @@ class BoundedMean(msgspec.Struct, kw_only=True):
     @property
     def log_e_above(self) -> float:
         """Log e-value against "the mean is at most m0"."""
-        return float(log_mean_exp(self.log_above))
+        return log_mean(self.log_above)
 
     @property
     def log_e_below(self) -> float:
         """Log e-value against "the mean is at least m0"."""
-        return float(log_mean_exp(self.log_below))
+        return log_mean(self.log_below)
 
     def lower(self, alpha: float) -> float:
         """What the mean is at least: wrong at any time with a chance of at most alpha.

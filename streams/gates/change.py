@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streams.gates.checks import Floats, checked_counts, log_mean_exp
+from streams.gates.checks import Floats, checked_counts, log_add, log_mean
 
 __all__ = ["EMPTY", "ChangeDetector", "rate_bets", "rate_growth", "start_mass", "step"]
 
@@ -133,12 +133,15 @@ class ChangeDetector(msgspec.Struct, kw_only=True):
         if not rows:
             return
         mass = start_mass(self.rows, rows, self.horizon_rows, endless=self.endless)
-        grown = step(np.array(self.log_capital), log_growth, mass)
-        # Ruin (a bet at odds that cannot be) must not become an infinity in the state.
-        self.log_capital = np.maximum(grown, EMPTY).tolist()
+        # `step` on a few numbers. Ruin must not become an infinity in the state.
+        log_mass = math.log(mass)
+        self.log_capital = [
+            max(log_add(capital, log_mass) + growth, EMPTY)
+            for capital, growth in zip(self.log_capital, log_growth.tolist(), strict=True)
+        ]
         self.rows += rows
 
     @property
     def log_e(self) -> float:
         """Log of the capital over all starts and bets."""
-        return float(log_mean_exp(self.log_capital))
+        return log_mean(self.log_capital)

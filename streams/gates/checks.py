@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Floats", "checked_alpha", "checked_counts", "checked_values", "log_mean_exp"]
+__all__ = [
+    "Floats",
+    "checked_alpha",
+    "checked_counts",
+    "checked_values",
+    "log_add",
+    "log_mean",
+    "log_mean_exp",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,6 +65,19 @@ def checked_alpha(alpha: float) -> float:
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha {alpha} does not lie in (0, 1)")
     return alpha
+
+
+def log_add(left: float, right: float) -> float:
+    """The log of ``exp(left) + exp(right)``, both finite."""
+    if left < right:
+        left, right = right, left
+    return left + math.log1p(math.exp(right - left))
+
+
+def log_mean(logs: Sequence[float]) -> float:
+    """`log_mean_exp` of a few finite numbers, without the cost of an array."""
+    most = max(logs)
+    return most + math.log(math.fsum(math.exp(x - most) for x in logs) / len(logs))
 
 
 def log_mean_exp(logs: npt.ArrayLike) -> Floats:

@@ -48,6 +48,13 @@ def log_e_normal(z: npt.ArrayLike, rows: npt.ArrayLike, rho: float) -> Floats:
     return log_e
 
 
+def _log_e(z: float, rows: float, rho: float) -> float:
+    """`log_e_normal` of single numbers."""
+    c = rows * rho**2
+    shrunk = z * math.sqrt(c / (1.0 + c))
+    return math.log(2.0) - 0.5 * math.log1p(c) + 0.5 * shrunk**2 + float(log_ndtr(shrunk))
+
+
 def half_width(rows: float, rho: float, alpha: float) -> float:
     r"""Half-width of the one-sided sequence, in standard deviations of one row.
 
@@ -82,7 +89,7 @@ class Moments(msgspec.Struct, kw_only=True):
     def update(self, values: Floats) -> None:
         """Count a batch of finite values, shape (rows,)."""
         if values.size:
-            mean = float(values.mean())
+            mean = float(values.sum()) / values.size
             deviations = values - mean
             self.merge(Moments(rows=values.size, mean=mean, squares=float(deviations @ deviations)))
 
@@ -159,13 +166,22 @@ class Difference(msgspec.Struct, kw_only=True):
         Raises:
             ValueError: a number that is not finite, or control rows for a paired difference.
         """
-        left, right = checked_values(control), checked_values(candidate)
-        if self.paired and left.size:
-            raise ValueError(f"{left.size} control rows for a difference without a control arm")
-        if self.cap is not None:
-            left, right = np.minimum(left, self.cap), np.minimum(right, self.cap)
-        self.control.update(left)
-        self.candidate.update(right)
+        left, right = self.moments(control), self.moments(candidate)
+        if self.paired and left.rows:
+            raise ValueError(f"{left.rows} control rows for a difference without a control arm")
+        self.control.merge(left)
+        self.candidate.merge(right)
+
+    def moments(self, values: npt.ArrayLike) -> Moments:
+        """Of a batch of one arm, capped; shape (rows,).
+
+        Raises:
+            ValueError: a number that is not finite.
+        """
+        x = checked_values(values)
+        moments = Moments()
+        moments.update(x if self.cap is None else np.minimum(x, self.cap))
+        return moments
 
     def merge(self, other: Difference) -> None:
         """Count what another one has counted.
@@ -211,13 +227,13 @@ class Difference(msgspec.Struct, kw_only=True):
     def log_e_above(self) -> float:
         """Log e-value against "the difference is at most 0"; 0 while it cannot be judged."""
         error = self.standard_error
-        return float(log_e_normal(self.mean / error, self.clock, self.rho)) if error else 0.0
+        return _log_e(self.mean / error, self.clock, self.rho) if error else 0.0
 
     @property
     def log_e_below(self) -> float:
         """Log e-value against "the difference is at least 0"; 0 while it cannot be judged."""
         error = self.standard_error
-        return float(log_e_normal(-self.mean / error, self.clock, self.rho)) if error else 0.0
+        return _log_e(-self.mean / error, self.clock, self.rho) if error else 0.0
 
     def lower(self, alpha: float) -> float:
         """What the difference is at least; minus infinity while it cannot be judged.

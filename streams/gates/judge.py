@@ -10,7 +10,7 @@ from streams.gates.checks import checked_alpha
 from streams.gates.evidence import Evidence
 from streams.gates.sustained import SustainedTimer
 
-__all__ = ["STARVED", "gate_alpha", "judge"]
+__all__ = ["STARVED", "decide", "gate_alpha", "judge"]
 
 STARVED = 10
 """A gate whose metric is missing from so many times `min_samples` rows cannot be judged."""
@@ -47,6 +47,27 @@ def gate_alpha(alpha: float, gates: list[Gate], *, stages: int, restart: int = 0
     if restart:
         return _RESERVE * alpha / (sharers * restart * (restart + 1))
     return (1.0 - _RESERVE) * alpha / (sharers * stages)
+
+
+def decide(
+    evidence: Evidence,
+    *,
+    alpha_breach: float,
+    alpha_good: float,
+    timer: SustainedTimer | None = None,
+) -> tuple[Verdict, float, float]:
+    """The verdict of a gate that has rows enough, the log e-value behind it, and its alpha.
+
+    What `judge` does at every look, without a report; the arguments are the same.
+    """
+    breach = evidence.log_e_breach
+    if breach >= -math.log(alpha_breach):
+        lasting = timer is None or timer.satisfied
+        return (Verdict.FAILED if lasting else Verdict.INCONCLUSIVE), breach, alpha_breach
+    good = evidence.log_e_good
+    if good >= -math.log(alpha_good):
+        return Verdict.SUCCESSFUL, good, alpha_good
+    return Verdict.INCONCLUSIVE, breach, alpha_breach
 
 
 def judge(
@@ -88,16 +109,12 @@ def judge(
     if missing is not None:
         verdict, reason = missing
         return _report(gate, evidence, verdict, reason)
-    breach, good = evidence.log_e_breach, evidence.log_e_good
-    if breach >= -math.log(alpha_breach):
-        verdict, log_e, alpha = Verdict.FAILED, breach, alpha_breach
-    elif good >= -math.log(alpha_good):
-        verdict, log_e, alpha = Verdict.SUCCESSFUL, good, alpha_good
-    else:
-        verdict, log_e, alpha = Verdict.INCONCLUSIVE, breach, alpha_breach
+    verdict, log_e, alpha = decide(
+        evidence, alpha_breach=alpha_breach, alpha_good=alpha_good, timer=timer
+    )
     reason = _reason(gate, evidence, verdict, log_e, alpha)
-    if verdict is Verdict.FAILED and timer is not None and not timer.satisfied:
-        verdict = Verdict.INCONCLUSIVE
+    certified = verdict is Verdict.INCONCLUSIVE and log_e >= -math.log(alpha)
+    if certified and timer is not None:
         reason += (
             f"; recent rows break it for {timer.elapsed_ms / 1000:g} of "
             f"{timer.required_ms / 1000:g} s"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from streams.gates.bernoulli import Bernoulli
 from streams.gates.bounded_mean import BoundedMean
 from streams.gates.change import ChangeDetector, rate_bets, rate_growth
-from streams.gates.checks import checked_values, log_mean_exp
+from streams.gates.checks import checked_values, log_add, log_mean
 from streams.gates.contrast import Difference, Moments
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
 
 DRIFTS = (0.08, 0.15, 0.3, 0.6, 1.2)
 """Changes of a difference that are bet on, in standard deviations of an effective row."""
+
+_DRIFTS = np.array(DRIFTS)
 
 BLOCK_ROWS = 25
 """Rows an arm that make a block of the change detector of a difference. Fewer would waste
@@ -177,18 +179,15 @@ class WatchedDifference(msgspec.Struct, kw_only=True):
     """The block that is being filled."""
     candidate: Moments = msgspec.field(default_factory=Moments)
 
-    def update(self, control: npt.ArrayLike, candidate: npt.ArrayLike) -> None:
-        """Count a batch."""
+    def update(self, control: Moments, candidate: Moments) -> None:
+        """Count a batch, by its moments in each arm."""
         whole = self.difference
-        before = (whole.control, whole.candidate)
-        block = msgspec.structs.replace(whole, control=Moments(), candidate=Moments())
-        block.update(control, candidate)
-        for old, new in zip(before, (block.control, block.candidate), strict=True):
-            old.merge(new)
+        whole.control.merge(control)
+        whole.candidate.merge(candidate)
         if not whole.standard_error:
             return
-        self.control.merge(block.control)
-        self.candidate.merge(block.candidate)
+        self.control.merge(control)
+        self.candidate.merge(candidate)
         n, m = self.candidate.rows, self.control.rows
         if n < BLOCK_ROWS or (m < BLOCK_ROWS and not whole.paired):
             return
@@ -198,8 +197,7 @@ class WatchedDifference(msgspec.Struct, kw_only=True):
         gap = self.candidate.mean - whole.factor * self.control.mean - whole.offset
         t = float(n) if whole.paired else n * m / (n + m)
         z = (gap if self.too_high else -gap) / math.sqrt(variance)
-        drifts = np.array(DRIFTS)
-        self.change.update(drifts * (math.sqrt(t) * z) - drifts**2 * (t / 2.0), rows=n)
+        self.change.update(_DRIFTS * (math.sqrt(t) * z) - _DRIFTS**2 * (t / 2.0), rows=n)
         self.control, self.candidate = Moments(), Moments()
 
     @property
@@ -231,9 +229,9 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
 
     def update(self, control: npt.ArrayLike, candidate: npt.ArrayLike) -> None:
         """Count a batch."""
-        paired = self.parts[0].difference.paired
-        left = np.empty(0) if paired else checked_values(control)
-        right = checked_values(candidate)
+        difference = self.parts[0].difference
+        left = Moments() if difference.paired else difference.moments(control)
+        right = difference.moments(candidate)
         for part in self.parts:
             part.update(left, right)
 
@@ -269,7 +267,7 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
     @property
     def log_e_good(self) -> float:
         """Log e-value against "the objective is broken"."""
-        return float(log_mean_exp([part.log_e_good for part in self.parts]))
+        return log_mean([part.log_e_good for part in self.parts])
 
     def lower(self, alpha: float) -> float:
         """The limit, and what the difference to it is at least."""
@@ -288,4 +286,4 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
 
 
 def _half_and_half(start: float, change: float) -> float:
-    return float(np.logaddexp(start, change)) - math.log(2.0)
+    return log_add(start, change) - math.log(2.0)
