@@ -133,7 +133,7 @@ def _delay(first: npt.NDArray[np.int64], begun: int) -> dict[str, float | None]:
     delays = np.where(caught, first - begun + 1, _DETECT_BATCHES) * BATCH_ROWS
     judged = delays[~early]
     return {
-        "power": float(caught[~early].mean()) if judged.size else 0.0,
+        "power": float(caught[~early].mean()) if judged.size else None,
         "median_delay_events": float(np.median(judged)) if judged.size else None,
         "p90_delay_events": float(np.quantile(judged, 0.9)) if judged.size else None,
         "failed_before": float(early.mean()),

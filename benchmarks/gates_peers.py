@@ -148,13 +148,21 @@ class MannWhitney:
 
     A metric is bad when the two-sided 98 % confidence interval of the location shift lies wholly on
     the bad side of 0 (the same as p < 0.02 there), and each metric is critical. Coherence and
-    relevance are left out: the control arm has none. It knows no margin of 10 % or 5 %.
+    relevance are left out: the control arm has none. It knows no margin of 10 % or 5 %. As its
+    manual asks, both arms are of equal size: surplus rows of the larger one are left out (points of
+    sparse errors would differ by the number of their rows alone).
     """
 
     _EVERY, _LEAST = 5, 10
 
     def __init__(self) -> None:
+        self.rng = np.random.default_rng(1)
         self.begin_stage()
+
+    def _thinned(self, hits: Floats, rows: int, kept: int) -> Floats:
+        """How many of the hits are among some of the rows, as a rate."""
+        among = hits.astype(np.int64)
+        return self.rng.hypergeometric(among, rows - among, kept) / kept
 
     def begin_stage(self) -> None:
         """A new canary analysis."""
@@ -164,17 +172,18 @@ class MannWhitney:
 
     def look(self, batch: Batch) -> Mask:
         """Which rollouts fail now; shape (rollouts,)."""
-        arms = batch.arms
+        m, n = batch.arms.control, batch.arms.candidate
+        kept = min(m, n)
         self.minute.append(
             (
-                batch.latency_control.mean(axis=1),
-                batch.latency.mean(axis=1),
-                -batch.score_control.mean(axis=1),
-                -batch.score.mean(axis=1),
-                batch.errors_control / arms.control,
-                batch.errors / arms.candidate,
-                batch.system_errors_control / arms.control,
-                batch.system_errors / arms.candidate,
+                batch.latency_control[:, :kept].mean(axis=1),
+                batch.latency[:, :kept].mean(axis=1),
+                -batch.score_control[:, :kept].mean(axis=1),
+                -batch.score[:, :kept].mean(axis=1),
+                self._thinned(batch.errors_control, m, kept),
+                self._thinned(batch.errors, n, kept),
+                self._thinned(batch.system_errors_control, m, kept),
+                self._thinned(batch.system_errors, n, kept),
             )
         )
         self.batches += 1
