@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,6 +18,11 @@ __all__ = ["TopicCheck", "check_topics", "ensure_topics"]
 
 _CHECKED = ("cleanup.policy", "message.timestamp.type")
 """Topic settings that change what our code means; the others are the operator's choice."""
+
+
+MISSING = "is missing"
+VISIBLE_TIMEOUT_S = 10.0
+"""A topic that was created and is not listed by then was not created."""
 
 
 class TopicCheck(NamedTuple):
@@ -41,7 +48,14 @@ async def ensure_topics(kafka: KafkaSettings) -> list[str]:
         missing = [spec for spec in TOPICS if kafka.topic(spec.topic) not in existing]
         for spec in missing:
             await _create(admin, kafka, spec)
-        checks = await _check(admin, kafka)
+        deadline = time.monotonic() + VISIBLE_TIMEOUT_S
+        while True:
+            checks = await _check(admin, kafka)
+            # A new topic is known to the controller before every broker lists it.
+            unseen = any(check.problem == MISSING for check in checks)
+            if not unseen or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.1)
     finally:
         await admin.close()
     wrong = [check for check in checks if check.problem]
@@ -100,7 +114,7 @@ async def _check(admin: AIOKafkaAdminClient, kafka: KafkaSettings) -> list[Topic
         ]
         if name not in existing:
             checks.append(
-                TopicCheck(name, "is missing", "start an analyzer or the monitor: they create it")
+                TopicCheck(name, MISSING, "start an analyzer or the monitor: they create it")
             )
         elif partitions[name] != wanted:
             variable = (

@@ -41,7 +41,7 @@ __all__ = ["Outcome", "Story"]
 
 SERVICE = "demo"
 WORKERS = ("analyzer-1", "analyzer-2")
-RATE_PER_S = 100.0
+RATE_PER_S = 60.0
 REGRESSION = {"deployment": "semantic", "error_rate": 0.5}
 """Half of green's batches fail: their prompts are served by the rules, so users see nothing."""
 HEALTHY_SECONDS_AT_HALF = 4.0
