@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from schemas import cloudevents
 from schemas.errors import DecodeError
@@ -18,6 +19,7 @@ __all__ = ["RolloutFollower", "initial_state"]
 log = logging.getLogger("driftgate.analyzer")
 
 _WAIT_MS = 500
+_RETRY_S = 1.0
 
 
 def initial_state(service: str) -> RolloutState:
@@ -68,6 +70,12 @@ class RolloutFollower:
         )
         self._task = asyncio.create_task(self._follow(consumer))
 
+    def check(self) -> None:
+        """Raise what ended the following, if anything did: a worker that cannot hear of a rollback
+        must not go on."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
     async def stop(self) -> None:
         """Stop following."""
         if self._task is not None:
@@ -78,7 +86,11 @@ class RolloutFollower:
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         while True:
-            self._take(await consumer.getmany(timeout_ms=_WAIT_MS))
+            try:
+                self._take(await consumer.getmany(timeout_ms=_WAIT_MS))
+            except KafkaError as error:
+                log.warning("the rollout topic cannot be read, trying again: %r", error)
+                await asyncio.sleep(_RETRY_S)
 
     def _take(self, found: dict[TopicPartition, list[object]]) -> None:
         for records in found.values():

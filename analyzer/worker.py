@@ -119,7 +119,7 @@ class Worker:
                 topic,
                 self._settings.delivery,
             )
-            await self._work()
+            await self._work(tasks)
         finally:
             for task in tasks:
                 task.cancel()
@@ -136,9 +136,14 @@ class Worker:
         await self._follower.stop()
         log.info("worker %s stopped after %d prompts", self._settings.worker_id, self._prompts)
 
-    async def _work(self) -> None:
+    async def _work(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         failures = 0
         while not self._stopping.is_set():
+            self._follower.check()
+            for task in tasks:
+                # One that loads the model ends; one that fails must not do so unnoticed.
+                if task.done():
+                    task.result()
             self._apply_rollout()
             try:
                 # Held from the poll on: were a rebalance to come between the poll and the

@@ -90,7 +90,6 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     hash_version: str = HASH_VERSION
     segments: list[Segment] = []
     reason: str = ""
-    decision_id: str | None = None
     at_ms: Annotated[int, Meta(ge=0, description="Log time of the decision.")] = 0
 
     @property
