@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from analyzer.errors import EncoderError, ModelError
 
-__all__ = ["BUDGET_TOKENS", "MAX_TOKENS", "MAX_WINDOWS", "Run", "WindowEncoder", "token_batches"]
+__all__ = [
+    "BATCH_COST_TOKENS",
+    "BUDGET_TOKENS",
+    "MAX_TOKENS",
+    "MAX_WINDOWS",
+    "WIDTH_STEP",
+    "Run",
+    "WindowEncoder",
+    "token_batches",
+]
 
 MAX_TOKENS = 256
 """Of a window, with both special tokens: what the model was evaluated with (it was trained with
@@ -25,9 +34,14 @@ MAX_WINDOWS = 8
 """Of a text: all of it up to 2,032 tokens (about 9,000 characters of English). A longer one is
 represented by as many windows, spread evenly from its beginning to its end, so that one prompt
 costs as much as 130 ordinary ones at most, and not 1,300."""
-BUDGET_TOKENS = 768
-"""Padded tokens of a batch. Measured best between 512 and 1,024: smaller ones leave the matrix
-units idle, larger ones leave the second-level cache."""
+BUDGET_TOKENS = 1024
+"""Padded tokens of a batch, at most. Measured best between 512 and 1,024: smaller ones leave the
+matrix units idle, larger ones leave the second-level cache."""
+BATCH_COST_TOKENS = 40
+"""What a batch costs beside its tokens, in tokens: 1.5 ms, with a token at 38 us."""
+WIDTH_STEP = 8
+"""Widths are multiples of it: odd ones take up to a third longer a token, and every new shape is
+compiled once, for 20 to 40 ms."""
 
 Tokens = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -84,7 +98,7 @@ class WindowEncoder:
                 owners.append(row)
         lengths = np.fromiter(map(len, windows), dtype=np.int64, count=len(windows))
         for batch in token_batches(lengths, self._budget_tokens):
-            width = int(lengths[batch[-1]])
+            width = -(-int(lengths[batch[-1]]) // WIDTH_STEP) * WIDTH_STEP
             ids_array = np.full((len(batch), width), _PAD, dtype=np.int64)
             for row, window in enumerate(batch):
                 ids_array[row, : lengths[window]] = windows[window]
@@ -107,7 +121,11 @@ class WindowEncoder:
 def token_batches(
     lengths: npt.NDArray[np.int64], budget_tokens: int
 ) -> list[npt.NDArray[np.int64]]:
-    """Indices in batches by length, so that rows x longest stays within the budget.
+    """Indices in batches by length, so that the least is computed in all.
+
+    The cost of a batch is its padded tokens and :data:`BATCH_COST_TOKENS`; the cheapest partition
+    of the windows in order of length is found by dynamic programming (1 us a window and batch
+    size). In polls of 64 prompts it computes a tenth less than filling one batch after the other.
 
     Args:
         lengths: tokens of each window, shape (n,).
@@ -116,17 +134,26 @@ def token_batches(
     Returns:
         Index arrays, each sorted by length, that hold every index once.
 
-    >>> [batch.tolist() for batch in token_batches(np.array([9, 2, 3, 2, 40]), 12)]
-    [[1, 3, 2], [0], [4]]
+    >>> [batch.tolist() for batch in token_batches(np.array([9, 2, 3, 2, 200]), 512)]
+    [[1, 3, 2, 0], [4]]
     """
     order = np.argsort(lengths, kind="stable")
+    widths = -(-lengths[order] // WIDTH_STEP) * WIDTH_STEP
+    count = len(order)
+    cost = np.zeros(count + 1)
+    first = np.zeros(count + 1, dtype=np.int64)
+    for end in range(1, count + 1):
+        width = int(widths[end - 1])
+        lowest = max(0, end - max(1, budget_tokens // width))
+        costs = cost[lowest:end] + np.arange(end - lowest, 0, -1) * width + BATCH_COST_TOKENS
+        best = int(costs.argmin())
+        cost[end], first[end] = costs[best], lowest + best
     batches = []
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget_tokens:
-            batches.append(order[start:end])
-            start = end
-    return batches
+    end = count
+    while end:
+        batches.append(order[first[end] : end])
+        end = int(first[end])
+    return batches[::-1]
 
 
 def _windows(ids: list[int]) -> list[list[int]]:
