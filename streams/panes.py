@@ -38,6 +38,7 @@ _GROWTH = 1.04
 """Ratio of neighbouring bucket limits: a quantile is exact to 2 %."""
 _BUCKETS = 420
 """10 us to 140 s; what is outside counts in the first or last bucket."""
+_LOG_LOWEST = float(np.log(_LOWEST_SECONDS))
 _LOG_GROWTH = float(np.log(_GROWTH))
 
 
@@ -89,7 +90,7 @@ class ArmTotals(msgspec.Struct):
             rows.relevance[semantic].sum(dtype=np.float64),
         )
         with np.errstate(divide="ignore"):
-            bucket = np.log(seconds / _LOWEST_SECONDS) / _LOG_GROWTH
+            bucket = (np.log(seconds) - _LOG_LOWEST) / _LOG_GROWTH
         index = np.clip(bucket, 0, _BUCKETS - 1).astype(np.intp)
         self.histogram += np.bincount(index, minlength=_BUCKETS)
 
@@ -120,7 +121,8 @@ class Pane(msgspec.Struct, kw_only=True):
 
     def add_rows(self, rows: Rows, segments: list[str]) -> None:
         """Count rows into the totals of their arm and segment."""
-        candidate = rows.has(RowFlag.CANDIDATE)
+        # Of a rejected row nothing but its position has a meaning, so it has no arm.
+        candidate = rows.has(RowFlag.CANDIDATE) & ~rows.has(RowFlag.REJECTED)
         for index in np.unique(rows.segment):
             totals = self.totals.setdefault(segments[index], [ArmTotals.zero(), ArmTotals.zero()])
             here = rows.segment == index

@@ -108,9 +108,12 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         assert first is not None  # parse_policy refuses a policy without it
         blue = first
     rollout_id = decision_id(state.service, "rollout", command.id, state.now_ms)[:16]
+    if policy.windows != state.policy.windows:
+        # Panes of another length fit into no window of this policy; otherwise those that are open
+        # go on. The evidence begins anew in any case, with the revision.
+        state.panes = []
+        state.windows_from_ms = state.now_ms
     state.policy = policy
-    state.panes = []
-    state.windows_from_ms = state.now_ms
     state.confirmation = None
     # Above all that any worker has applied, even if an older state was lost with its log.
     known = max((w.applied_revision for w in state.workers.values()), default=0)

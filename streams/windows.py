@@ -64,7 +64,9 @@ def window_metrics(
     for arms in segments.values():
         for into, add in zip(total, arms, strict=True):
             into.add(add)
-    reported = {ALL: total} | (segments if len(segments) > 1 else {})
+    reported = {ALL: total}
+    if len(segments) > 1:
+        reported |= {name: arms for name, arms in segments.items() if name != ALL}
     for segment, arms in reported.items():
         for arm, totals in enumerate(arms):
             if totals.counts.any() or (segment == ALL and arm == CONTROL):
