@@ -71,8 +71,10 @@ class RolloutFollower:
         self._task = asyncio.create_task(self._follow(consumer))
 
     def check(self) -> None:
-        """Raise what ended the following, if anything did: a worker that cannot hear of a rollback
-        must not go on."""
+        """Raise what ended the following, if anything did.
+
+        A worker that cannot hear of a rollback must not go on.
+        """
         if self._task is not None and self._task.done():
             self._task.result()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analyzer.cache import EmbeddingCache
-from analyzer.encoder_torch import SentenceTransformerEncoder
+from analyzer.encoder_choice import choose_encoder
 from analyzer.features import SemanticFeatures
 from analyzer.model import locate_model
 from analyzer.semantic import Model
@@ -18,6 +18,8 @@ def load_model(settings: AnalyzerSettings) -> Model:
     Raises:
         ModelError: it cannot be had or must not be used; the message names the cure.
     """
-    encoder = SentenceTransformerEncoder(locate_model(settings.model))
+    encoder = choose_encoder(
+        settings.encoder, locate_model(settings.model), settings.model_cache_dir
+    )
     scorer = SemanticFeatures(encoder)
     return Model(encoder, scorer, EmbeddingCache(settings.cache_bytes, encoder.fingerprint))

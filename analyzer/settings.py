@@ -35,6 +35,10 @@ class AnalyzerSettings(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery = Delivery.EXACTLY_ONCE
     model: str | None = None
     """A folder or a hub name; else an installed package, else the hub."""
+    encoder: str = "auto"
+    """The engine that computes, see :data:`analyzer.encoder_choice.ENCODERS`."""
+    model_cache_dir: Path | None = None
+    """Where exported graphs are kept between starts; the user's cache folder when None."""
     semantic_timeout_seconds: float = 5.0
     """A batch whose semantic half takes longer gets the rules result. Above the slowest honest
     batch, far below the 10 s after which the broker aborts the transaction."""

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from analyzer.encoder_choice import ENCODERS
 from analyzer.settings import AnalyzerSettings, Delivery
+from driftgate.broker import default_cache_dir
 from driftgate.errors import SettingsError
 from schemas.errors import PolicyError
 from schemas.policy import Policy, default_policy, load_policy
@@ -38,9 +40,12 @@ class Variable(NamedTuple):
 ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_BOOTSTRAP_SERVERS": Variable("127.0.0.1:9092", "Kafka, as host:port[,host:port]"),
     "DRIFTGATE_CACHE_BYTES": Variable("67108864", "size limit of a worker's embedding cache"),
-    "DRIFTGATE_CACHE_DIR": Variable("~/.cache/driftgate", "where downloaded broker jars are kept"),
+    "DRIFTGATE_CACHE_DIR": Variable("~/.cache/driftgate", "where downloaded jars and exported "
+                                    "models are kept"),
     "DRIFTGATE_DELIVERY": Variable("exactly_once", "or at_least_once, where Kafka has no "
                                    "transactions"),
+    "DRIFTGATE_ENCODER": Variable("auto", "openvino, onnx or sentence-transformers; auto takes the "
+                                  "fastest that is faithful on this CPU"),
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
     "DRIFTGATE_HEARTBEAT_SECONDS": Variable("1", "between two heartbeats of a worker"),
     "DRIFTGATE_LOG_LEVEL": Variable("INFO", "DEBUG, INFO, WARNING or ERROR"),
@@ -87,6 +92,12 @@ def _positive_seconds(text: str) -> float:
     if not 0 < number < float("inf"):
         raise ValueError("must be a number of seconds above 0")
     return number
+
+
+def _encoder(text: str) -> str:
+    if text not in ENCODERS:
+        raise ValueError(f"must be one of {', '.join(ENCODERS)}")
+    return text
 
 
 def _bytes(text: str) -> int:
@@ -155,6 +166,8 @@ def analyzer_settings(
         static_member=bool(stable_id),
         delivery=_read(environ, "DRIFTGATE_DELIVERY", Delivery),
         model=environ.get("DRIFTGATE_MODEL", "").strip() or None,
+        encoder=_read(environ, "DRIFTGATE_ENCODER", _encoder),
+        model_cache_dir=default_cache_dir(environ) / "models",
         semantic_timeout_seconds=_read(
             environ, "DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS", _positive_seconds
         ),

@@ -41,7 +41,7 @@ __all__ = ["Outcome", "Story"]
 
 SERVICE = "demo"
 WORKERS = ("analyzer-1", "analyzer-2")
-RATE_PER_S = 60.0
+RATE_PER_S = 100.0
 REGRESSION = {"deployment": "semantic", "error_rate": 0.5}
 """Half of green's batches fail: their prompts are served by the rules, so users see nothing."""
 HEALTHY_SECONDS_AT_HALF = 4.0
@@ -278,6 +278,7 @@ def _sample() -> list[PromptSubmitted]:
 def _records(prompts: list[PromptSubmitted]) -> Iterator[tuple[bytes | None, bytes]]:
     bad = itertools.cycle(_BAD_PROMPTS)
     for number, prompt in enumerate(repeated(prompts, None), 1):
-        yield (prompt.id or "").encode(), msgspec.json.encode(prompt)
+        # By user: a user's prompts meet the same worker, and its cache, each time.
+        yield (prompt.user_id or "").encode() or None, msgspec.json.encode(prompt)
         if number % _EVERY_BAD == 0:
             yield None, next(bad)

@@ -11,7 +11,7 @@ from functools import lru_cache
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincc, betaln  # type: ignore[import-untyped]
+from scipy.special import betaincc, betaln
 
 from streams.gates.checks import Floats, checked_alpha, checked_counts
 

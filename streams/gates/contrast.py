@@ -7,7 +7,7 @@ import math
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr  # type: ignore[import-untyped]
+from scipy.special import log_ndtr
 
 from streams.gates.checks import Floats, checked_alpha, checked_values
 

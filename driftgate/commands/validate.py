@@ -1,0 +1,155 @@
+"""`driftgate validate`."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+from rich.progress import track
+
+from analyzer.errors import AnalyzerError
+from analyzer.loading import load_model
+from analyzer.rules import rule_scores
+from analyzer.semantic import Model
+from analyzer.study import Comparison, LabelledPrompts, compare_domains, compare_ratings
+from driftgate.commands.options import JsonFlag
+from driftgate.console_io import err, out, print_json, table
+from driftgate.errors import DriftgateError, Exit
+from driftgate.settings import analyzer_settings, kafka_settings
+from schemas.prompts import PromptSubmitted
+
+__all__ = ["validate"]
+
+_BATCH = 512
+
+
+def validate(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="JSONL with `prompt` or `text`, and `rating` (a number, or a list of one a "
+            "rater) or `domain`.",
+        ),
+    ],
+    weight: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the semantic half in the blend.")
+    ] = 0.3,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Of the cross-validation.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the folds and the bootstrap.")] = 1,
+    report: Annotated[Path, typer.Option(help="Where the JSON report goes.")] = Path(
+        "validation-report.json"
+    ),
+    json: JsonFlag = False,
+) -> None:
+    """Test on labelled prompts whether the enhancement helps: may green start at all?
+
+    Exit code 0 when it certainly does, 1 when there is no proof.
+    """
+    data = _read(file)
+    settings = analyzer_settings(os.environ, kafka_settings(os.environ))
+    try:
+        with err.status("loading the model"):
+            model = load_model(settings)
+        found = _compare(data, model, weight, folds, seed)
+    except AnalyzerError as error:
+        raise DriftgateError(str(error)) from error
+    contents = {"file": file.name, "encoder": model.encoder.fingerprint, "seed": seed,
+                "comparison": msgspec.to_builtins(found)}  # fmt: skip
+    report.write_text(json_module.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    if json:
+        print_json(contents)
+    else:
+        _show(found)
+        err.print(f"report: {report}", markup=False)
+    if not found.passes:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _compare(
+    data: LabelledPrompts, model: Model, weight: float, folds: int, seed: int
+) -> Comparison:
+    if data.domains is not None:
+        vectors = _embed(data.texts, model)
+        return compare_domains(data, vectors, semantic_weight=weight, folds=folds, seed=seed)
+    baseline = np.array([rule_scores(text).overall for text in data.texts])
+    semantic = _semantic_scores(data.texts, model)
+    return compare_ratings(data, baseline, semantic, semantic_weight=weight, folds=folds, seed=seed)
+
+
+def _batches(texts: list[str]) -> Any:
+    for start in track(range(0, len(texts), _BATCH), "embedding", console=err):
+        yield texts[start : start + _BATCH]
+
+
+def _embed(texts: list[str], model: Model) -> Any:
+    return np.concatenate([model.encoder.encode(batch) for batch in _batches(texts)])
+
+
+def _semantic_scores(texts: list[str], model: Model) -> Any:
+    scores: list[float] = []
+    for batch in _batches(texts):
+        prompts = [PromptSubmitted(prompt=text) for text in batch]
+        several = [model.scorer.texts_to_embed(prompt) for prompt in prompts]
+        flat = model.encoder.encode([text for each in several for text in each])
+        ends = np.cumsum([len(each) for each in several])
+        vectors = [list(rows) for rows in np.split(flat, ends[:-1])]
+        found = model.scorer.score_prompts(prompts, vectors, [False] * len(prompts))
+        scores += [one.overall for one in found]
+    return np.array(scores)
+
+
+def _read(path: Path) -> LabelledPrompts:
+    texts: list[str] = []
+    domains: list[str] = []
+    ratings: list[list[float]] = []
+    with path.open(encoding="utf-8") as file:
+        for line, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            try:
+                row = json_module.loads(text)
+                prompt = row.get("prompt", row.get("text"))
+                if not isinstance(prompt, str):
+                    raise TypeError("no text in `prompt` or `text`")
+                if row.get("rating") is not None:
+                    given = row["rating"] if isinstance(row["rating"], list) else [row["rating"]]
+                    ratings.append([float(value) for value in given])
+                elif isinstance(row.get("domain"), str):
+                    domains.append(row["domain"])
+                else:
+                    raise ValueError("neither a `rating` nor a `domain`")
+            except (ValueError, AttributeError, TypeError) as error:
+                raise DriftgateError(f"{path}:{line}: {error}") from error
+            texts.append(prompt)
+    if domains and ratings:
+        raise DriftgateError(f"{path}: some rows have a rating and others only a domain")
+    return LabelledPrompts(texts=texts, domains=domains or None, ratings=ratings or None)
+
+
+def _show(found: Comparison) -> None:
+    rows = [
+        (found.measure, "baseline (rules)", f"{found.baseline_mean:.4f}"),
+        ("", "semantic alone", f"{found.semantic_mean:.4f}"),
+        ("", f"blended at {found.semantic_weight:g}", f"{found.blended_mean:.4f}"),
+        ("improvement", found.test, f"{found.improvement:+.2%}"),
+        (
+            "",
+            "95 % bootstrap interval",
+            f"{found.improvement_low:+.2%} to {found.improvement_high:+.2%}",
+        ),
+        ("", f"p ({found.folds} folds, {found.rows} rows)", f"{found.p_value:.3g}"),
+        ("effect size", found.effect, f"{found.effect_size:.3f}"),
+    ]
+    if found.krippendorff_alpha is not None:
+        rows.append(
+            ("agreement of raters", "Krippendorff's alpha", f"{found.krippendorff_alpha:.3f}")
+        )
+    out.print(table("baseline against semantic", ("what", "how", "value"), rows))
+    out.print(found.reason, markup=False)
