@@ -22,6 +22,7 @@ from schemas.rollout import Phase
 from streams.emit import Emitter
 from streams.outputs import decision_id
 from streams.state import Confirmation, ServiceState
+from streams.workers import overtake_confirmation
 
 __all__ = ["ACTIVE", "advance", "obey", "pause", "promote", "roll_back"]
 
@@ -114,7 +115,6 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         state.panes = []
         state.windows_from_ms = state.now_ms
     state.policy = policy
-    state.confirmation = None
     # Above all that any worker has applied, even if an older state was lost with its log.
     known = max((w.applied_revision for w in state.workers.values()), default=0)
     state.rollout = msgspec.structs.replace(
@@ -133,6 +133,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
     assert green is not None  # refused otherwise
     emit.control(RolloutStarted, reason=reason, blue=blue.name, green=green.name)
     emit.rollout()
+    overtake_confirmation(state, emit)
 
 
 def advance(

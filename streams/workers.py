@@ -7,7 +7,7 @@ from schemas.log import Heartbeat, MeasurementBatch
 from streams.emit import Emitter
 from streams.state import ServiceState, Worker
 
-__all__ = ["check_confirmation", "heard_from", "measured_by"]
+__all__ = ["check_confirmation", "heard_from", "measured_by", "overtake_confirmation"]
 
 _FORGET_MS = 3_600_000
 """A worker that was silent for an hour is not listed any more."""
@@ -44,7 +44,6 @@ def check_confirmation(state: ServiceState, emit: Emitter) -> None:
     live = state.live_workers()
     behind = [w for w in live if state.workers[w].applied_revision < pending.revision]
     waited_ms = state.now_ms - pending.since_ms
-    key = f"rollback-unconfirmed/{state.service}"
     if live and not behind:
         state.confirmation = None
         emit.control(
@@ -54,21 +53,36 @@ def check_confirmation(state: ServiceState, emit: Emitter) -> None:
             confirmed_ms=waited_ms,
         )
         if pending.alerted:
-            emit.alert(
-                key,
-                AlertStatus.RESOLVED,
-                AlertSeverity.CRITICAL,
+            _resolve(
+                state,
                 f"the rollback of {state.service} is applied by all {len(live)} live workers",
-                "nothing to do",
+                emit,
             )
     elif not pending.alerted and waited_ms > state.policy.confirm_seconds * 1000:
         pending.alerted = True
         who = f"not applied by {', '.join(behind)}" if behind else "no worker is alive"
         emit.alert(
-            key,
+            _alert_key(state),
             AlertStatus.FIRING,
             AlertSeverity.CRITICAL,
             f"the rollback of {state.service} (revision {pending.revision}) is unconfirmed after "
             f"{waited_ms / 1000:.0f} s: {who}",
             "restart the workers named; a restarted worker reads the rollout state before it works",
         )
+
+
+def overtake_confirmation(state: ServiceState, emit: Emitter) -> None:
+    """Wait no longer for a rollback to be applied: a new rollout has begun."""
+    if state.confirmation is not None and state.confirmation.alerted:
+        _resolve(state, f"a new rollout of {state.service} has begun", emit)
+    state.confirmation = None
+
+
+def _resolve(state: ServiceState, summary: str, emit: Emitter) -> None:
+    emit.alert(
+        _alert_key(state), AlertStatus.RESOLVED, AlertSeverity.CRITICAL, summary, "nothing to do"
+    )
+
+
+def _alert_key(state: ServiceState) -> str:
+    return f"rollback-unconfirmed/{state.service}"

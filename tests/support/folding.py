@@ -157,9 +157,9 @@ def policy(
     standard = default_policy()
     stages = [
         Stage(
-            percent=percent,
-            min_seconds=min_seconds,
-            max_seconds=max_seconds,
+            percent=float(percent),
+            min_seconds=float(min_seconds),
+            max_seconds=float(max_seconds),
             shadow_percent=0.0 if percent else 25.0,
         )
         for percent in percents
