@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from analyzer.encoder import Encoder
+from analyzer.encoder_export import ExportedModel, default_cache_dir, export_model
 from analyzer.encoder_onnx import OnnxEncoder
 from analyzer.encoder_openvino import OpenVinoEncoder
 from analyzer.encoder_torch import SentenceTransformerEncoder
 from analyzer.errors import AnalyzerError, ModelError
-from analyzer.export import ExportedModel, default_cache_dir, export_model
 from analyzer.model import ModelSource, resolve
 
 __all__ = ["ENCODERS", "MIN_COSINE", "choose_encoder", "fidelity"]
@@ -45,7 +45,7 @@ def choose_encoder(
         name: one of :data:`ENCODERS`. ``auto`` tries OpenVINO in bf16 and in f32, then ONNX
             Runtime, then sentence-transformers; a name takes that engine or nothing.
         source: see :func:`analyzer.model.locate_model`.
-        cache_dir: of exported graphs; :func:`analyzer.export.default_cache_dir` when None.
+        cache_dir: of exported graphs; :func:`analyzer.encoder_export.default_cache_dir` when None.
         device: for sentence-transformers; the others use the CPU.
         threads: that compute; one, with a process a core, is fastest.
 

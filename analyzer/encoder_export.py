@@ -130,7 +130,7 @@ def _make(source: ModelSource, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "analyzer.export_child", source.location, str(scratch)],
+            [sys.executable, "-m", "analyzer.encoder_export_child", source.location, str(scratch)],
             capture_output=True,
             text=True,
             timeout=_CHILD_TIMEOUT_S,

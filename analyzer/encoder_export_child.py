@@ -1,4 +1,4 @@
-"""Export a model folder: ``python -m analyzer.export_child MODEL_FOLDER OUT_FOLDER``.
+"""Export a model folder: ``python -m analyzer.encoder_export_child MODEL_FOLDER OUT_FOLDER``.
 
 A process of its own, so that torch and transformers are gone from memory once it is done. Writes
 the graph, and what the reference computes for a few texts of every kind.

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.encoder_batches import WindowEncoder
+from analyzer.encoder_export import ExportedModel
 from analyzer.errors import EncoderError, ModelError
-from analyzer.export import ExportedModel
 from analyzer.model import DIMENSION
 
 __all__ = ["OnnxEncoder"]
