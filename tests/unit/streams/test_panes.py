@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.log import COLUMNS, RowFlag, Rows
@@ -34,6 +34,7 @@ def counts(of: ArmTotals) -> dict[str, int]:
     st.lists(SECONDS, min_size=1, max_size=200),
     st.sampled_from([0.01, 0.5, 0.9, 0.95, 0.99]),
 )
+@settings(deadline=None)
 def test_quantile_is_exact_to_two_per_cent(seconds: list[float], q: float) -> None:
     """A quantile differs by at most 2 % from the row that stands at that rank."""
     found = quantile(totals(processing_seconds=seconds).histogram, q)
@@ -72,9 +73,7 @@ def test_each_flag_counts_in_its_column() -> None:
 
 def test_rejected_rows_have_no_times_and_scores() -> None:
     """A rejected prompt is counted, but its empty columns do not pull the means down."""
-    made = totals(
-        flags=[0, RowFlag.REJECTED], processing_seconds=[0.5, 0.0], score=[0.75, 0.0]
-    )
+    made = totals(flags=[0, RowFlag.REJECTED], processing_seconds=[0.5, 0.0], score=[0.75, 0.0])
     sums = dict(zip(SUMS, made.sums.tolist(), strict=True))
     assert made.histogram.sum() == 1
     assert (sums["processing_seconds"], sums["score"]) == (0.5, 0.75)
@@ -92,6 +91,7 @@ def test_semantic_sums_are_of_semantic_rows_only() -> None:
     ),
     cut=st.integers(min_value=0, max_value=40),
 )
+@settings(deadline=None)
 def test_totals_do_not_depend_on_how_rows_are_cut(
     rows: list[tuple[int, int, float]], cut: int
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.control import (
@@ -191,7 +191,7 @@ ALLOWED = {
 @pytest.mark.parametrize("command", list(Command))
 @pytest.mark.parametrize("phase", list(Phase))
 def test_every_command_in_every_phase(phase: Phase, command: Command) -> None:
-    """Each is obeyed or refused with a reason, exactly one answer, and a refusal changes nothing."""
+    """Each is answered once: obeyed, or refused with a reason and without effect."""
     story = PHASES[phase]()
     assert story.state.rollout.phase is phase
     before = msgspec.structs.asdict(story.state.rollout)
@@ -334,6 +334,7 @@ def test_rejections_carry_the_policy_in_force() -> None:
         max_size=30,
     )
 )
+@settings(deadline=None)
 def test_any_sequence_keeps_the_machine_sound(
     steps: list[tuple[Command | str, bool, float]],
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.control import Verdict
@@ -73,7 +73,8 @@ def test_a_rate_with_a_lower_limit_fails_when_it_is_low() -> None:
 
 
 @pytest.mark.parametrize(
-    ("above", "verdict"), [(20, Verdict.SUCCESSFUL), (50, Verdict.INCONCLUSIVE), (150, Verdict.FAILED)]
+    ("above", "verdict"),
+    [(20, Verdict.SUCCESSFUL), (50, Verdict.INCONCLUSIVE), (150, Verdict.FAILED)],
 )
 def test_a_quantile_is_judged_by_exceedances(above: int, verdict: Verdict) -> None:
     """A p95 holds while at most 5 % of the rows are beyond the limit."""
@@ -84,7 +85,8 @@ def test_a_quantile_is_judged_by_exceedances(above: int, verdict: Verdict) -> No
 
 
 @pytest.mark.parametrize(
-    ("mean", "verdict"), [(0.8, Verdict.SUCCESSFUL), (0.7, Verdict.INCONCLUSIVE), (0.6, Verdict.FAILED)]
+    ("mean", "verdict"),
+    [(0.8, Verdict.SUCCESSFUL), (0.7, Verdict.INCONCLUSIVE), (0.6, Verdict.FAILED)],
 )
 def test_a_mean_is_judged_by_its_standard_error(mean: float, verdict: Verdict) -> None:
     """A coherence of 0.7 or more is asked for."""
@@ -116,7 +118,8 @@ def test_slower_than_control_counts_beyond_the_floor(
 
 
 @pytest.mark.parametrize(
-    ("candidate", "verdict"), [(0.59, Verdict.SUCCESSFUL), (0.57, Verdict.INCONCLUSIVE), (0.5, Verdict.FAILED)]
+    ("candidate", "verdict"),
+    [(0.59, Verdict.SUCCESSFUL), (0.57, Verdict.INCONCLUSIVE), (0.5, Verdict.FAILED)],
 )
 def test_worse_than_control_fails(candidate: float, verdict: Verdict) -> None:
     """A score of less than 95 % of the control arm's is bad; one somewhat lower is not."""
@@ -184,6 +187,7 @@ def test_no_rows_at_all_are_no_success() -> None:
     bad=st.integers(min_value=0, max_value=300),
     good=st.integers(min_value=0, max_value=2000),
 )
+@settings(deadline=None)
 def test_a_verdict_agrees_with_its_numbers(bad: int, good: int) -> None:
     """Failed and successful exclude each other, and the reason holds the numbers."""
     judgement = judged(gate("semantic-errors", min_samples=1), rate(bad, bad + good))

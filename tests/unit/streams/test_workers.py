@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.control import AlertEvent, AlertSeverity, AlertStatus, RollbackConfirmed
-from schemas.control import RolloutRolledBack
+from schemas.control import (
+    AlertEvent,
+    AlertSeverity,
+    AlertStatus,
+    RollbackConfirmed,
+    RolloutRolledBack,
+)
 from schemas.log import Command
 from tests.support.folding import Story, gate, measurement, of_type, policy, rows_of
 
