@@ -99,6 +99,8 @@ def monitor(
             quiet=True,
             console_port=0,
         )
+        # It writes control characters, on anything else than a terminal too.
+        worker.spinner = None
         code = _run_to_end(worker)
     if code:
         _start_again(code, steady=time.monotonic() - started > STEADY_SECONDS)
