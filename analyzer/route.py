@@ -15,7 +15,7 @@ from schemas.rollout import BUCKETS, HASH_VERSION, Phase, RolloutState, Segment
 __all__ = ["assign", "bucket"]
 
 _SPLITTING = frozenset({Phase.PROGRESSING, Phase.PAUSED})
-_NO_SEGMENT = Segment(name="all", attribute="-", values=[True])
+_NO_SEGMENT = Segment(name="rest", attribute="-", values=[True])
 
 Attributes = Mapping[str, str | bool | float]
 

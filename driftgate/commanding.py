@@ -12,6 +12,7 @@ from driftgate.errors import DriftgateError, Exit
 from driftgate.reading import TopicReader, decode_control
 from schemas import cloudevents
 from schemas.control import CommandRejected, ControlEvent
+from schemas.errors import DecodeError
 from schemas.log import Command, OperatorCommand
 from schemas.policy import Policy
 from schemas.settings import KafkaSettings
@@ -65,7 +66,11 @@ async def command(
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             for record in await reader.poll(min(left, 1.0)):
-                event = decode_control(record)
+                try:
+                    event = decode_control(record)
+                except DecodeError:
+                    # Somebody else's record: not our answer.
+                    continue
                 if event.command_id != asked.id:
                     continue
                 if isinstance(event, CommandRejected):

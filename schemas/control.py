@@ -65,7 +65,13 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     samples: Annotated[int, Meta(ge=0, description="Rows of the candidate arm.")]
     control_samples: Annotated[int, Meta(ge=0)] = 0
-    value: Annotated[float | None, Meta(description="The statistic of the candidate.")] = None
+    value: Annotated[
+        float | None,
+        Meta(
+            description="What is tested, of the candidate: the mean or rate; for a quantile gate "
+            "the share of rows beyond its limit."
+        ),
+    ] = None
     limit: Annotated[float | None, Meta(description="What it is held against.")] = None
     lower: Annotated[float | None, Meta(description="Lower confidence bound of the value.")] = None
     upper: Annotated[float | None, Meta(description="Upper confidence bound of the value.")] = None

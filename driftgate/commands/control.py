@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from driftgate.commands.options import Bootstrap, JsonFlag, Service
+from driftgate.commands.options import Bootstrap, JsonFlag
 from driftgate.console_io import err, out, print_json
 from driftgate.reading import TopicReader, decode_control
 from driftgate.settings import kafka_settings
+from driftgate.topics import ensure_topics
 from driftgate.waiting import require_broker
 from schemas.control import ControlEvent
 from schemas.errors import DecodeError
@@ -25,7 +26,9 @@ def control(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep waiting for new events.")
     ] = False,
-    service: Service = None,
+    service: Annotated[
+        str | None, typer.Option("--service", help="Only of this service; else of all.")
+    ] = None,
     bootstrap: Bootstrap = None,
     json: JsonFlag = False,
 ) -> None:
@@ -52,6 +55,7 @@ def control(
             out.print(event_line(event), markup=False)
 
     async def run() -> None:
+        await ensure_topics(kafka)
         async with TopicReader(kafka, Topic.CONTROL) as reader:
             records = [record async for record in reader.to_end()]
             for record in sorted(records, key=lambda r: (r.timestamp, r.partition, r.offset)):

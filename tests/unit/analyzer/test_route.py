@@ -129,7 +129,7 @@ def test_the_first_segment_that_matches_names_and_forces() -> None:
         forced = assign(both, key, {"plan": "staff", "vip": 1.0})
         assert (forced.arm, forced.deployment) == (Arm.CANDIDATE, "semantic")
         assert forced.segment == "employees"
-        assert assign(both, key, {}).segment == "all"
+        assert assign(both, key, {}).segment == "rest"
 
 
 def test_a_forced_candidate_is_in_shadow_while_nobody_is_served() -> None:
