@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
 
 import faust
 import msgspec
-from faust.types import EventT, StreamT, TP
+from faust.types import TP, EventT, StreamT
 from mode.supervisors import CrashingSupervisor
 
 from schemas import cloudevents
@@ -19,12 +20,19 @@ from schemas.topics import Topic
 from streams.fold import LogEntry
 from streams.kafka_io import KafkaIO
 from streams.outputs import Output, decision_id
-from streams.runner import TICK_SECONDS, FoldRunner
+from streams.runner import CLOCK_SKEW_MS, TICK_SECONDS, FoldRunner, Received
 from streams.settings import MonitorSettings
 
 __all__ = ["create_app"]
 
 log = logging.getLogger("driftgate.monitor")
+
+HANDOVER_SECONDS = 5.0
+"""How long a rebalance waits for the record that is being folded: shorter than the session time-out
+(8 s), or the group would think this monitor dead; longer than any delivery that still succeeds."""
+COMMAND_MAX_BYTES = 2**16
+"""A command of this size makes outputs of several times that: the gates of its policy are reported
+one by one, and an output that is larger than its topic allows could never be published."""
 
 
 class _Event:
@@ -44,6 +52,37 @@ class _Event:
 
     def ack(self) -> None:
         self._event.ack()
+
+
+class _Handover:
+    """Lets a partition of the log have one owner at a time.
+
+    The next owner looks once at what was published, so nothing may be added after that.
+    """
+
+    def __init__(self, runner: FoldRunner) -> None:
+        self.owned: set[int] = set()
+        self._runner = runner
+        self._folding = asyncio.Lock()
+        self._rebalances = 0
+
+    async def take(self, received: Received) -> None:
+        """Fold a record, unless it is from before a rebalance: its owner now is given it again."""
+        rebalances = self._rebalances
+        async with self._folding:
+            if rebalances == self._rebalances:
+                await self._runner.take(received)
+
+    async def give_up(self, partitions: set[int]) -> None:
+        """Finish the record that is being folded, then forget the partitions."""
+        self.owned -= partitions
+        try:
+            async with asyncio.timeout(HANDOVER_SECONDS), self._folding:
+                pass
+        except TimeoutError:
+            log.warning("partitions are given up in mid-record: Kafka is too slow to answer")
+        self._rebalances += 1
+        self._runner.forget(partitions)
 
 
 def create_app(settings: MonitorSettings) -> faust.App:
@@ -87,12 +126,14 @@ def create_app(settings: MonitorSettings) -> faust.App:
 
     runner = FoldRunner(io, table, flush, time.monotonic)
 
+    handover = _Handover(runner)
+
     @app.agent(log_topic, name="fold", concurrency=1, supervisor_strategy=CrashingSupervisor)
     async def fold(stream: StreamT[bytes]) -> None:
         # Without automatic acknowledgement and with a supervisor that crashes, a record whose
         # outputs were not delivered is folded again; any other combination skips it.
         async for event in stream.noack().events():
-            await runner.take(_Event(event))
+            await handover.take(_Event(event))
 
     @app.agent(
         command_topic, name="commands", concurrency=1, supervisor_strategy=CrashingSupervisor
@@ -104,15 +145,22 @@ def create_app(settings: MonitorSettings) -> faust.App:
 
     @app.timer(TICK_SECONDS)
     async def tick() -> None:
-        await runner.tick()
+        await runner.tick(handover.owned)
+
+    def of_log(partitions: set[TP]) -> set[int]:
+        name = log_topic.get_topic_name()
+        return {tp.partition for tp in partitions if tp.topic == name}
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_app: faust.App, assigned: set[TP], **_: Any) -> None:
+        handover.owned = of_log(assigned)
 
     @app.on_partitions_revoked.connect
-    async def revoked(app: faust.App, revoked: set[TP], **_: Any) -> None:
-        name = log_topic.get_topic_name()
-        runner.forget({tp.partition for tp in revoked if tp.topic == name})
+    async def revoked(_app: faust.App, revoked: set[TP], **_: Any) -> None:
+        await handover.give_up(of_log(revoked))
 
     @app.on_before_shutdown.connect
-    async def stopping(app: faust.App, **_: Any) -> None:
+    async def stopping(_app: faust.App, **_: Any) -> None:
         await io.stop()
 
     return app
@@ -122,10 +170,18 @@ async def _forward(event: EventT[Any], io: KafkaIO, settings: MonitorSettings) -
     """Check a command and put it into the log of its service."""
     message = event.message
     try:
+        if len(message.value or b"") > COMMAND_MAX_BYTES:
+            raise DecodeError(f"{len(message.value)} bytes, over the limit of {COMMAND_MAX_BYTES}")
         command = cloudevents.decode_json(message.value, OperatorCommand)
     except DecodeError as error:
         log.error("a command is refused: %s", error)
-        await io.publish([_unreadable_command(message, error)], message.partition)
+        alert = _unreadable_command(message, error)
+        # It may stand there from before a crash, as the command is only then acknowledged.
+        said = await io.event_ids_since(
+            Topic.ALERTS, message.partition, alert.at_ms - CLOCK_SKEW_MS
+        )
+        if alert.id not in said:
+            await io.publish([alert], message.partition)
         return
     if command.command is Command.START and command.policy is None:
         command = msgspec.structs.replace(command, policy=settings.policy)

@@ -22,6 +22,8 @@ __all__ = ["KafkaIO"]
 
 SOURCE = "/driftgate/monitor"
 _FETCH_TIMEOUT_MS = 1000
+_LAST_RECORDS = 100
+"""Records looked back on for a key: nearly all have one."""
 
 
 class KafkaIO:
@@ -127,6 +129,17 @@ class KafkaIO:
                     if record.offset >= limit:
                         return
                     yield record
+
+    async def last_key(self, topic: Topic, partition: int) -> bytes | None:
+        """The newest key among the last records of a partition; None when there is none."""
+        tp = TopicPartition(self._kafka.topic(topic), partition)
+        async with self._consumer() as consumer:
+            end = (await consumer.end_offsets([tp]))[tp]
+            start = max((await consumer.beginning_offsets([tp]))[tp], end - _LAST_RECORDS)
+        key = None
+        async for record in self.read(topic, partition, start=start, end=end):
+            key = record.key or key
+        return key
 
     async def event_ids_since(self, topic: Topic, partition: int, since_ms: int) -> set[str]:
         """CloudEvents ids of what was appended since a time, ms since the epoch."""

@@ -9,7 +9,7 @@ on its topic already is then not sent a second time, because its id is derived f
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Protocol
 
 import msgspec
@@ -23,7 +23,7 @@ from streams.outputs import Output
 from streams.rollout import ACTIVE
 from streams.state import ServiceState, new_state, restore, snapshot
 
-__all__ = ["FoldRunner", "Received"]
+__all__ = ["CLOCK_SKEW_MS", "TICK_SECONDS", "FoldRunner", "Received"]
 
 log = logging.getLogger("driftgate.monitor")
 
@@ -73,7 +73,7 @@ class _Partition:
         self.next_offset = entry.offset + 1
         if not key:
             log.error(
-                "log partition %d offset %d has no key: it belongs to no service and is passed over",
+                "log partition %d offset %d has no key: it is no service's and is passed over",
                 entry.partition,
                 entry.offset,
             )
@@ -117,6 +117,7 @@ class FoldRunner:
         self._flush = flush
         self._monotonic = monotonic
         self._partitions: dict[int, _Partition] = {}
+        self._wake_at: dict[int, float] = {}
 
     async def take(self, received: Received) -> None:
         """Fold one record of the log and publish what follows from it."""
@@ -135,12 +136,23 @@ class FoldRunner:
 
     def forget(self, partitions: set[int]) -> None:
         """Drop partitions that another monitor owns now; their state is in the table."""
-        for number in partitions & self._partitions.keys():
-            del self._partitions[number]
+        for number in partitions:
+            self._partitions.pop(number, None)
+            self._wake_at.pop(number, None)
 
-    async def tick(self) -> None:
-        """Write a tick into each log that has been idle, so that its time goes on."""
+    async def tick(self, owned: Iterable[int]) -> None:
+        """Write a tick into each log that has been idle, so that its time goes on.
+
+        Args:
+            owned: the partitions of the log that this monitor owns.
+        """
         now = self._monotonic()
+        for number in owned:
+            if number not in self._partitions and now >= self._wake_at.setdefault(
+                number, now + TICK_SECONDS
+            ):
+                self._wake_at[number] = now + IDLE_TICK_SECONDS
+                await self._wake(number)
         for number, partition in list(self._partitions.items()):
             for service, state in list(partition.services.items()):
                 watched = (
@@ -152,6 +164,15 @@ class FoldRunner:
                 if now - partition.heard_at.setdefault(service, now) >= limit:
                     partition.heard_at[service] = now
                     await self._io.append(Tick(service=service), partition=number)
+
+    async def _wake(self, number: int) -> None:
+        """Tick for a service of a partition that nothing has come from since we own it.
+
+        Its services are not known before a first record: if all of them are silent, this is it.
+        """
+        key = await self._io.last_key(Topic.LOG, number)
+        if key is not None:
+            await self._io.append(Tick(service=key.decode("utf-8", "replace")), partition=number)
 
     async def _fold(self, partition: _Partition, key: bytes | None, entry: LogEntry) -> None:
         outputs = partition.fold(key, entry)
