@@ -31,7 +31,7 @@ __all__ = ["EXPORT_VERSION", "ExportedModel", "default_cache_dir", "export_model
 
 logger = logging.getLogger(__name__)
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Part of the folder's name: raise it when the graph or the golden texts change."""
 
 _CHILD_TIMEOUT_S = 240.0

@@ -52,42 +52,52 @@ def _main(folder: str, out: str) -> None:
     torch.set_num_threads(1)
 
     class Graph(torch.nn.Module):
-        """Mean of the token vectors, to unit norm."""
+        """The model on packed rows: one vector a segment, see analyzer.encoder_packing."""
 
         def __init__(self, model: Any) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            hidden = self.model(
+        def forward(self, input_ids: Any, positions: Any, segments: Any, numbers: Any) -> Any:
+            hidden = self.model.embeddings(
                 input_ids=input_ids,
-                attention_mask=attention_mask,
                 token_type_ids=torch.zeros_like(input_ids),
-            ).last_hidden_state
-            weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=1)
+                position_ids=positions,
+            )
+            # A token attends to those of its own segment; padding is segment 0 and so is never
+            # without any. exp(-10,000) is zero in every precision.
+            others = segments.unsqueeze(2) != segments.unsqueeze(1)
+            mask = others.unsqueeze(1).to(hidden.dtype) * -10_000.0
+            for layer in self.model.encoder.layer:
+                result = layer(hidden, attention_mask=mask)
+                hidden = result[0] if isinstance(result, tuple) else result
+            belongs = (segments.unsqueeze(1) == numbers.view(1, -1, 1)).to(hidden.dtype)
+            # The mean's divisor goes with the norm.
+            return torch.nn.functional.normalize(torch.matmul(belongs, hidden), dim=2)
 
     # Eager attention: the fused one is traced with the shapes of the example in it.
     model = AutoModel.from_pretrained(
         folder, attn_implementation="eager", use_safetensors=True, dtype=torch.float32
     ).eval()
-    ids = torch.tensor([[101, 2054, 2003, 102], [101, 7592, 102, 0]])
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    ids = torch.tensor([[101, 2054, 102, 101, 7592, 102], [101, 7592, 2054, 102, 0, 0]])
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 0, 0]])
+    segments = torch.tensor([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 0, 0]])
     with warnings.catch_warnings():
         # The tracer warns of constants that depend on the example's shape; the golden vectors, of
         # many shapes, show that none of them matters.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Graph(model),
-            (ids, mask),
+            (ids, positions, segments, torch.tensor([1, 2])),
             str(Path(out) / "model.onnx"),
-            input_names=["input_ids", "attention_mask"],
+            input_names=["input_ids", "positions", "segments", "numbers"],
             output_names=["vectors"],
             dynamic_axes={
                 "input_ids": {0: "rows", 1: "tokens"},
-                "attention_mask": {0: "rows", 1: "tokens"},
-                "vectors": {0: "rows"},
+                "positions": {0: "rows", 1: "tokens"},
+                "segments": {0: "rows", 1: "tokens"},
+                "numbers": {0: "segments"},
+                "vectors": {0: "rows", 1: "segments"},
             },
             opset_version=17,
             dynamo=False,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from analyzer.encoder_batches import WindowEncoder
 from analyzer.encoder_export import ExportedModel
+from analyzer.encoder_packing import packed
 from analyzer.errors import EncoderError, ModelError
 from analyzer.model import DIMENSION
 
@@ -53,13 +54,25 @@ class OnnxEncoder:
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See :class:`analyzer.encoder.Encoder`."""
-        return self._windows.encode(texts, self._run, self.dimension)
+        return self._windows.encode(texts, packed(self._run, self.dimension), self.dimension)
 
     def _run(
-        self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
+        self,
+        ids: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+        segments: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.float32]:
         try:
-            (vectors,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
+            (vectors,) = self._session.run(
+                None,
+                {
+                    "input_ids": ids,
+                    "positions": positions,
+                    "segments": segments,
+                    "numbers": numbers,
+                },
+            )
         except Exception as error:  # the library's errors have no base but Exception
             raise EncoderError(f"ONNX Runtime failed: {error}") from error
         return np.asarray(vectors, dtype=np.float32)

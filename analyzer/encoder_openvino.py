@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from analyzer.encoder_batches import WindowEncoder
 from analyzer.encoder_export import ExportedModel
+from analyzer.encoder_packing import packed
 from analyzer.errors import EncoderError, ModelError
 from analyzer.model import DIMENSION
 
@@ -54,13 +55,19 @@ class OpenVinoEncoder:
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See :class:`analyzer.encoder.Encoder`."""
-        return self._windows.encode(texts, self._run, self.dimension)
+        return self._windows.encode(texts, packed(self._run, self.dimension), self.dimension)
 
     def _run(
-        self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
+        self,
+        ids: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+        segments: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.float32]:
         try:
-            self._request.infer([ids, mask], share_inputs=True, share_outputs=True)
+            self._request.infer(
+                [ids, positions, segments, numbers], share_inputs=True, share_outputs=True
+            )
         except RuntimeError as error:
             raise EncoderError(f"OpenVINO failed: {error}") from error
         # A view that the next call overwrites; the caller takes what it needs at once.

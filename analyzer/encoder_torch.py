@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.encoder_batches import MAX_TOKENS, WindowEncoder
+from analyzer.encoder_batches import MAX_TOKENS, WindowEncoder, padded
 from analyzer.errors import ModelError
 from analyzer.model import ModelSource, resolve
 
@@ -58,7 +58,7 @@ class SentenceTransformerEncoder:
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See :class:`analyzer.encoder.Encoder`."""
-        return self._windows.encode(texts, self._run, self.dimension)
+        return self._windows.encode(texts, padded(self._run, self.dimension), self.dimension)
 
     def _run(
         self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]

@@ -96,6 +96,6 @@ def test_a_model_that_gives_no_vectors_is_an_error(value: float) -> None:
     """Not a number, infinite, or zero: never a score."""
     windows = WindowEncoder(Path(locate_model().location))
     with pytest.raises(EncoderError):
-        windows.encode(["hello"], lambda ids, _: np.full((len(ids), 4), value, np.float32), 4)
+        windows.encode(["hello"], lambda each: np.full((len(each), 4), value, np.float32), 4)
     with pytest.raises(EncoderError, match="gave"):
-        windows.encode(["hello"], lambda ids, _: np.ones((len(ids), 3), np.float32), 4)
+        windows.encode(["hello"], lambda each: np.ones((len(each), 3), np.float32), 4)
