@@ -155,7 +155,9 @@ class SemanticFeatures:
         if not prompts:
             return []
         own = self._checked([each[0] for each in vectors])
-        raw = own @ self._matrix
+        # Row by row: for one product of all rows OpenBLAS wakes its threads, which then spin for
+        # longer than the product takes (2.2 ms of CPU for 64 prompts, against 0.3 ms).
+        raw = np.stack([row @ self._matrix for row in own])
         blocks, size = self._block_shape
         cosines = raw[:, : blocks * size].reshape(len(prompts), blocks, size)
         nearest = np.partition(cosines, size - NEAREST, axis=2)[:, :, size - NEAREST :].mean(axis=2)
