@@ -18,6 +18,7 @@ from schemas.errors import DecodeError
 from schemas.log import Command, CommandRecord, OperatorCommand
 from schemas.topics import Topic
 from streams.fold import LogEntry
+from streams.kafka_checkpoints import KafkaCheckpoints
 from streams.kafka_io import KafkaIO
 from streams.outputs import Output, decision_id
 from streams.runner import CLOCK_SKEW_MS, TICK_SECONDS, FoldRunner, Received
@@ -73,6 +74,12 @@ class _Handover:
             if rebalances == self._rebalances:
                 await self._runner.take(received)
 
+    async def tick(self) -> None:
+        """Checkpoint what is left over from the last records, then let time go on in idle logs."""
+        async with self._folding:
+            await self._runner.checkpoint()
+        await self._runner.tick(self.owned)
+
     async def give_up(self, partitions: set[int]) -> None:
         """Finish the record that is being folded, then forget the partitions."""
         self.owned -= partitions
@@ -93,10 +100,8 @@ def create_app(settings: MonitorSettings) -> faust.App:
         broker=[f"kafka://{server}" for server in kafka.bootstrap_servers.split(",")],
         datadir=settings.data_dir or None,
         store="memory://",
-        topic_partitions=kafka.service_partitions,
-        topic_replication_factor=kafka.replication_factor,
         topic_disable_leader=True,
-        topic_allow_declare=True,
+        topic_allow_declare=False,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.monitor_id,
         broker_session_timeout=settings.session_timeout_seconds,
@@ -106,26 +111,13 @@ def create_app(settings: MonitorSettings) -> faust.App:
         # What is not acknowledged is folded again by the next owner: nothing to wait for.
         stream_wait_empty=False,
         web_enabled=False,
-        producer_acks=-1,
     )
     io = KafkaIO(kafka)
     raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw",
            "value_serializer": "raw"}  # fmt: skip
     log_topic = app.topic(kafka.topic(Topic.LOG), internal=False, **raw)
     command_topic = app.topic(kafka.topic(Topic.COMMANDS), internal=False, **raw)
-    table = app.Table(
-        "checkpoints",
-        key_type=bytes,
-        value_type=bytes,
-        partitions=kafka.service_partitions,
-        help="The state of each service, and where each partition of the log stands",
-    )
-
-    async def flush() -> None:
-        await app.producer.flush()
-
-    runner = FoldRunner(io, table, flush, time.monotonic)
-
+    runner = FoldRunner(io, KafkaCheckpoints(kafka, io), time.monotonic)
     handover = _Handover(runner)
 
     @app.agent(log_topic, name="fold", concurrency=1, supervisor_strategy=CrashingSupervisor)
@@ -145,7 +137,7 @@ def create_app(settings: MonitorSettings) -> faust.App:
 
     @app.timer(TICK_SECONDS)
     async def tick() -> None:
-        await runner.tick(handover.owned)
+        await handover.tick()
 
     def of_log(partitions: set[TP]) -> set[int]:
         name = log_topic.get_topic_name()

@@ -89,6 +89,16 @@ class KafkaIO:
         )
         return future
 
+    async def send(
+        self, topic: str, partition: int, key: bytes, value: bytes
+    ) -> asyncio.Future[Any]:
+        """Send a plain record to a topic of this full name; await the future for its delivery."""
+        producer = await self._connected()
+        future: asyncio.Future[Any] = await producer.send(
+            topic, key=key, value=value, partition=partition
+        )
+        return future
+
     async def append(self, record: LogRecord, partition: int | None = None) -> None:
         """Append to the log and wait until it is delivered.
 
@@ -112,13 +122,22 @@ class KafkaIO:
         return int(found[tp])
 
     async def read(
-        self, topic: Topic, partition: int, *, start: int, end: int | None = None
+        self, topic: Topic | str, partition: int, *, start: int, end: int | None = None
     ) -> AsyncIterator[Any]:
-        """The records from offset ``start`` to before ``end`` (or to the present end)."""
-        tp = TopicPartition(self._kafka.topic(topic), partition)
+        """The records from offset ``start`` to before ``end`` (or to the present end).
+
+        Args:
+            topic: one of ours, or the full name of any.
+            partition: of it.
+            start: below the first offset that the broker still has, it is that one.
+            end: the present end when left out.
+        """
+        name = self._kafka.topic(topic) if isinstance(topic, Topic) else topic
+        tp = TopicPartition(name, partition)
         async with self._consumer() as consumer:
             consumer.assign([tp])
             limit = end if end is not None else (await consumer.end_offsets([tp]))[tp]
+            start = max(start, (await consumer.beginning_offsets([tp]))[tp])
             if start >= limit:
                 return
             consumer.seek(tp, start)

@@ -1,15 +1,15 @@
 """Runs the fold over the partitions that this monitor owns, and brings it back after a crash.
 
 For each record: fold it, wait until its outputs are delivered, and remember to acknowledge it.
-About once a second: write the state and where it stands into the checkpoint table, wait until that
-is delivered, and acknowledge. A crash between the two folds some records again; an output that is
+About once a second: write a checkpoint of the state and of where it stands, wait until that is
+delivered, and acknowledge. A crash between the two folds some records again; an output that is
 on its topic already is then not sent a second time, because its id is derived from the record.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -23,17 +23,18 @@ from streams.outputs import Output
 from streams.rollout import ACTIVE
 from streams.state import ServiceState, new_state, restore, snapshot
 
-__all__ = ["CLOCK_SKEW_MS", "TICK_SECONDS", "FoldRunner", "Received"]
+__all__ = ["CLOCK_SKEW_MS", "TICK_SECONDS", "Checkpoints", "FoldRunner", "Received"]
 
 log = logging.getLogger("driftgate.monitor")
 
 OUTPUT_TOPICS = (Topic.CONTROL, Topic.ROLLOUT, Topic.METRICS, Topic.ALERTS)
 CHECKPOINT_SECONDS = 1.0
-"""More often costs a table write, less often lengthens what a crash folds again."""
+"""More often costs writes, less often lengthens what a crash folds again."""
 TICK_SECONDS = 1.0
 """How long a log may be idle before its owner writes a tick: the finest step of time-outs."""
 IDLE_TICK_SECONDS = 60.0
 """The same for a service with neither a rollout nor a live worker."""
+_MARKER_KEY = b"partition"
 CLOCK_SKEW_MS = 60_000
 """How far the clocks of two brokers may differ when outputs are looked up by time."""
 
@@ -48,11 +49,22 @@ class Received(Protocol):
         """Allow its offset to be committed."""
 
 
+class Checkpoints(Protocol):
+    """Where checkpoints are kept: values by key for each partition of the log."""
+
+    async def load(self, partition: int) -> Mapping[bytes, bytes]:
+        """The newest value of each key."""
+
+    async def save(self, partition: int, values: Mapping[bytes, bytes]) -> None:
+        """Write values, in their order, and wait until all are delivered."""
+
+
 class _Marker(msgspec.Struct, frozen=True):
     """Where the checkpoint of a partition stands."""
 
     last_offset: int
-    services: list[str]
+    services: dict[str, int]
+    """The last offset in the state of each."""
 
 
 class _Partition:
@@ -100,42 +112,54 @@ class FoldRunner:
 
     Args:
         io: Kafka.
-        table: the checkpoint table; writes are delivered once ``flush`` returns.
-        flush: waits until table writes are delivered.
+        checkpoints: where they are kept.
         monotonic: seconds; only says when to checkpoint and tick, never what is decided.
     """
 
     def __init__(
         self,
         io: KafkaIO,
-        table: MutableMapping[bytes, bytes],
-        flush: Callable[[], Awaitable[None]],
+        checkpoints: Checkpoints,
         monotonic: Callable[[], float],
     ) -> None:
         self._io = io
-        self._table = table
-        self._flush = flush
+        self._checkpoints = checkpoints
         self._monotonic = monotonic
         self._partitions: dict[int, _Partition] = {}
         self._wake_at: dict[int, float] = {}
 
     async def take(self, received: Received) -> None:
         """Fold one record of the log and publish what follows from it."""
+        number = received.entry.partition
+        try:
+            await self._take(number, received)
+        except BaseException:
+            # A state whose outputs were not delivered must never become a checkpoint.
+            self._partitions.pop(number, None)
+            raise
+        await self.checkpoint()
+
+    async def _take(self, number: int, received: Received) -> None:
         entry = received.entry
-        partition = self._partitions.get(entry.partition)
+        partition = self._partitions.get(number)
         if partition is None:
             partition = await self._recover(entry)
-            self._partitions[entry.partition] = partition
+            self._partitions[number] = partition
         if entry.offset > partition.next_offset:
             await self._fill_gap(partition, entry)
         if entry.offset >= partition.next_offset:
             await self._fold(partition, received.key, entry)
         partition.unacknowledged.append(received)
-        if self._monotonic() - partition.checkpoint_at >= CHECKPOINT_SECONDS:
-            await self._checkpoint(entry.partition, partition)
+
+    async def checkpoint(self) -> None:
+        """Write the checkpoints that are due; not while a record is being folded."""
+        for number, partition in list(self._partitions.items()):
+            due_at = partition.checkpoint_at + CHECKPOINT_SECONDS
+            if partition.unacknowledged and self._monotonic() >= due_at:
+                await self._checkpoint(number, partition)
 
     def forget(self, partitions: set[int]) -> None:
-        """Drop partitions that another monitor owns now; their state is in the table."""
+        """Drop partitions that another monitor owns now; their state is in the checkpoint."""
         for number in partitions:
             self._partitions.pop(number, None)
             self._wake_at.pop(number, None)
@@ -184,13 +208,17 @@ class FoldRunner:
                 log.info("%s", _sentence(output))
 
     async def _checkpoint(self, number: int, partition: _Partition) -> None:
-        for service in sorted(partition.dirty):
-            self._table[_service_key(number, service)] = snapshot(partition.services[service])
-        marker = _Marker(partition.next_offset - 1, sorted(partition.services))
+        values = {
+            _service_key(service): snapshot(partition.services[service])
+            for service in sorted(partition.dirty)
+        }
+        reached = {name: state.last_offset for name, state in sorted(partition.services.items())}
         # Last: a crash before it leaves newer states under an older marker, which is harmless,
         # since each state knows which records it has folded.
-        self._table[_marker_key(number)] = msgspec.msgpack.encode(marker)
-        await self._flush()
+        marker = _Marker(partition.next_offset - 1, reached)
+        await self._checkpoints.save(
+            number, {**values, _MARKER_KEY: msgspec.msgpack.encode(marker)}
+        )
         for received in partition.unacknowledged:
             received.ack()
         partition.unacknowledged.clear()
@@ -206,7 +234,7 @@ class FoldRunner:
         number = first.partition
         beginning = await self._io.beginning(Topic.LOG, number)
         try:
-            partition = self._restore(number, beginning)
+            partition = self._restore(number, beginning, await self._checkpoints.load(number))
             if partition is None and first.offset > beginning:
                 raise RecoveryError("records are committed, but there is no checkpoint")
         except RecoveryError as error:
@@ -234,8 +262,10 @@ class FoldRunner:
         )
         return partition
 
-    def _restore(self, number: int, beginning: int) -> _Partition | None:
-        raw = self._table.get(_marker_key(number))
+    def _restore(
+        self, number: int, beginning: int, values: Mapping[bytes, bytes]
+    ) -> _Partition | None:
+        raw = values.get(_MARKER_KEY)
         if raw is None:
             return None
         try:
@@ -243,11 +273,14 @@ class FoldRunner:
         except msgspec.MsgspecError as error:
             raise RecoveryError(f"the checkpoint cannot be read: {error}") from error
         services = {}
-        for service in marker.services:
-            data = self._table.get(_service_key(number, service))
+        for service, reached in marker.services.items():
+            data = values.get(_service_key(service))
             if data is None:
                 raise RecoveryError(f"the checkpoint has no state of service {service!r}")
             services[service] = restore(data)
+            # A monitor that was taken for dead and woke up may have written over a newer one.
+            if services[service].last_offset < reached:
+                raise RecoveryError(f"the checkpoint has an old state of service {service!r}")
         if marker.last_offset + 1 < beginning:
             log.warning(
                 "partition %d: the log begins at offset %d, after the checkpoint (%d): retention "
@@ -300,12 +333,8 @@ def _entry(record: _KafkaRecord) -> LogEntry:
     return LogEntry(record.partition, record.offset, record.timestamp, record.value)
 
 
-def _marker_key(partition: int) -> bytes:
-    return f"partition/{partition}".encode()
-
-
-def _service_key(partition: int, service: str) -> bytes:
-    return f"service/{partition}/{service}".encode()
+def _service_key(service: str) -> bytes:
+    return f"service/{service}".encode()
 
 
 def _sentence(output: Output) -> str:

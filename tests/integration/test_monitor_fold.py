@@ -15,9 +15,10 @@ from schemas.log import Command, Tick, decode_log_record, encode_log_record
 from schemas.rollout import Phase
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
+from streams.kafka_checkpoints import KafkaCheckpoints
 from streams.kafka_io import KafkaIO
 from streams.runner import FoldRunner
-from tests.conftest import Launch
+from tests.support.processes import Launch
 from tests.support.folding import heartbeat, measurement, rows_of
 from tests.support.monitoring import (
     LogWriter,
@@ -124,11 +125,8 @@ def test_an_idle_log_is_woken_after_a_restart(kafka: KafkaSettings) -> None:
             await log.raw([(None, b"nobody's")])
         io = KafkaIO(kafka)
         now = 100.0
-
-        async def flush() -> None:
-            pass
-
-        runner = FoldRunner(io, {}, flush, lambda: now)  # the clock of the test
+        # The clock is the test's.
+        runner = FoldRunner(io, KafkaCheckpoints(kafka, io), lambda: now)
         try:
             await runner.tick([0])
             assert await log_end(kafka) == 2
@@ -188,8 +186,8 @@ def test_what_cannot_be_delivered_crashes_and_is_folded_again(
 ) -> None:
     """An output or a tick that Kafka refuses ends the process, which starts again by itself.
 
-    Neither the agent nor the timer dies silently, and nothing is skipped meanwhile: once Kafka takes
-    them, all outputs are there, once.
+    Neither the agent nor the timer dies silently, and nothing is skipped: once Kafka takes them,
+    all outputs are there, once.
     """
     monitor = launch("monitor", kafka=kafka)
 

@@ -20,7 +20,7 @@ from driftgate.reading import TopicReader, read_all
 from schemas import cloudevents
 from schemas.control import ControlEvent
 from schemas.log import COLUMNS, Command, CommandRecord, LogRecord, RowFlag, encode_log_record
-from schemas.policy import Policy, Windows
+from schemas.policy import Policy, Stage, Windows
 from schemas.rollout import Phase, RolloutState
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS, Topic
@@ -62,12 +62,16 @@ QUICK: Policy = policy(
     gate("coherence", min_samples=100),
     gate("score-vs-control", min_samples=100),
     gate("improvement", min_samples=100),
-    min_seconds=1.0,
-    max_seconds=3600.0,
+    stages=[
+        Stage(percent=0.0, shadow_percent=25.0, min_seconds=1.0),
+        Stage(percent=25.0, min_seconds=1.0),
+        Stage(percent=50.0, min_seconds=3600.0),
+        Stage(percent=100.0, min_seconds=3600.0),
+    ],
     windows=Windows(pane_seconds=0.2, hop_seconds=1.0, window_seconds=2.0),
     confirm_seconds=3.0,
 )
-"""A rollout in seconds."""
+"""A rollout to 50 % in seconds; there it stays until somebody or something ends it."""
 
 
 class LogWriter:
@@ -169,7 +173,7 @@ class Traffic:
             records += [heartbeat(w, revision, service=self.service) for w in ("w1", "w2")]
         return records
 
-    async def command(self, kind: Command, id: str) -> None:  # noqa: A002 - the field
+    async def command(self, kind: Command, id: str) -> None:
         """A command straight into the log, where the monitor would put it."""
         asked = operator(kind, id, service=self.service, policy=QUICK)
         async with LogWriter(self._kafka) as log:
