@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from analyzer.cache import EmbeddingCache
+from analyzer.calibration import load_calibration
+from analyzer.domains import load_domains
 from analyzer.encoder_choice import choose_encoder
 from analyzer.features import SemanticFeatures
 from analyzer.model import locate_model
@@ -21,5 +23,7 @@ def load_model(settings: AnalyzerSettings) -> Model:
     encoder = choose_encoder(
         settings.encoder, locate_model(settings.model), settings.model_cache_dir
     )
-    scorer = SemanticFeatures(encoder)
+    scorer = SemanticFeatures(
+        encoder, load_domains(settings.domains_file), load_calibration(settings.calibration_file)
+    )
     return Model(encoder, scorer, EmbeddingCache(settings.cache_bytes, encoder.fingerprint))

@@ -39,6 +39,10 @@ class AnalyzerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The engine that computes, see :data:`analyzer.encoder_choice.ENCODERS`."""
     model_cache_dir: Path | None = None
     """Where exported graphs are kept between starts; the user's cache folder when None."""
+    domains_file: Path | None = None
+    """More domains, see :func:`analyzer.domains.load_domains`."""
+    calibration_file: Path | None = None
+    """Fitted by `driftgate calibrate`; the one that ships when None."""
     semantic_timeout_seconds: float = 5.0
     """A batch whose semantic half takes longer gets the rules result. Above the slowest honest
     batch, far below the 10 s after which the broker aborts the transaction."""

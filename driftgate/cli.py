@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from driftgate.commands import broker, control, demo, doctor, produce, roles, rollout, validate
+from driftgate.commands import (
+    broker,
+    calibrate,
+    control,
+    demo,
+    doctor,
+    produce,
+    roles,
+    rollout,
+    validate,
+)
 from driftgate.console_io import err
 from driftgate.errors import DriftgateError, Exit
 from driftgate.processes import end_with_parent
@@ -33,6 +43,7 @@ app.command()(produce.produce)
 app.command()(control.control)
 app.command()(doctor.doctor)
 app.command()(validate.validate)
+app.command()(calibrate.calibrate)
 app.add_typer(rollout.app, name="rollout")
 
 

@@ -39,11 +39,14 @@ class Variable(NamedTuple):
 
 ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_BOOTSTRAP_SERVERS": Variable("127.0.0.1:9092", "Kafka, as host:port[,host:port]"),
+    "DRIFTGATE_CALIBRATION": Variable("", "calibration.json of `driftgate calibrate`; else the "
+                                      "one that ships"),
     "DRIFTGATE_CACHE_BYTES": Variable("67108864", "size limit of a worker's embedding cache"),
     "DRIFTGATE_CACHE_DIR": Variable("~/.cache/driftgate", "where downloaded jars and exported "
                                     "models are kept"),
     "DRIFTGATE_DELIVERY": Variable("exactly_once", "or at_least_once, where Kafka has no "
                                    "transactions"),
+    "DRIFTGATE_DOMAINS": Variable("", "domains.yaml with more domains, or others of these names"),
     "DRIFTGATE_ENCODER": Variable("auto", "openvino, onnx or sentence-transformers; auto takes the "
                                   "fastest that is faithful on this CPU"),
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
@@ -92,6 +95,11 @@ def _positive_seconds(text: str) -> float:
     if not 0 < number < float("inf"):
         raise ValueError("must be a number of seconds above 0")
     return number
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(name, "").strip()
+    return Path(text) if text else None
 
 
 def _encoder(text: str) -> str:
@@ -158,7 +166,6 @@ def analyzer_settings(
         SettingsError: a variable cannot be used.
     """
     stable_id = worker_id or environ.get("DRIFTGATE_WORKER_ID", "").strip()
-    faults = environ.get("DRIFTGATE_FAULTS_FILE", "").strip()
     return AnalyzerSettings(
         kafka=kafka,
         service=service_setting(environ, service),
@@ -174,7 +181,9 @@ def analyzer_settings(
         max_poll_records=_read(environ, "DRIFTGATE_MAX_POLL_RECORDS", _positive_int),
         heartbeat_seconds=_read(environ, "DRIFTGATE_HEARTBEAT_SECONDS", _positive_seconds),
         cache_bytes=_read(environ, "DRIFTGATE_CACHE_BYTES", _bytes),
-        faults_file=Path(faults) if faults else None,
+        faults_file=_path(environ, "DRIFTGATE_FAULTS_FILE"),
+        domains_file=_path(environ, "DRIFTGATE_DOMAINS"),
+        calibration_file=_path(environ, "DRIFTGATE_CALIBRATION"),
     )
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 import typer
-from rich.progress import track
 
 from analyzer.errors import AnalyzerError
 from analyzer.loading import load_model
@@ -20,12 +19,11 @@ from analyzer.study import Comparison, LabelledPrompts, compare_domains, compare
 from driftgate.commands.options import JsonFlag
 from driftgate.console_io import err, out, print_json, table
 from driftgate.errors import DriftgateError, Exit
+from driftgate.labelled import embed, in_batches, read_labelled
 from driftgate.settings import analyzer_settings, kafka_settings
 from schemas.prompts import PromptSubmitted
 
 __all__ = ["validate"]
-
-_BATCH = 512
 
 
 def validate(
@@ -52,7 +50,7 @@ def validate(
 
     Exit code 0 when it certainly does, 1 when there is no proof.
     """
-    data = _read(file)
+    data = read_labelled(file)
     settings = analyzer_settings(os.environ, kafka_settings(os.environ))
     try:
         with err.status("loading the model"):
@@ -76,25 +74,16 @@ def _compare(
     data: LabelledPrompts, model: Model, weight: float, folds: int, seed: int
 ) -> Comparison:
     if data.domains is not None:
-        vectors = _embed(data.texts, model)
+        vectors = embed(data.texts, model.encoder)
         return compare_domains(data, vectors, semantic_weight=weight, folds=folds, seed=seed)
     baseline = np.array([rule_scores(text).overall for text in data.texts])
     semantic = _semantic_scores(data.texts, model)
     return compare_ratings(data, baseline, semantic, semantic_weight=weight, folds=folds, seed=seed)
 
 
-def _batches(texts: list[str]) -> Any:
-    for start in track(range(0, len(texts), _BATCH), "embedding", console=err):
-        yield texts[start : start + _BATCH]
-
-
-def _embed(texts: list[str], model: Model) -> Any:
-    return np.concatenate([model.encoder.encode(batch) for batch in _batches(texts)])
-
-
 def _semantic_scores(texts: list[str], model: Model) -> Any:
     scores: list[float] = []
-    for batch in _batches(texts):
+    for batch in in_batches(texts):
         prompts = [PromptSubmitted(prompt=text) for text in batch]
         several = [model.scorer.texts_to_embed(prompt) for prompt in prompts]
         flat = model.encoder.encode([text for each in several for text in each])
@@ -103,34 +92,6 @@ def _semantic_scores(texts: list[str], model: Model) -> Any:
         found = model.scorer.score_prompts(prompts, vectors, [False] * len(prompts))
         scores += [one.overall for one in found]
     return np.array(scores)
-
-
-def _read(path: Path) -> LabelledPrompts:
-    texts: list[str] = []
-    domains: list[str] = []
-    ratings: list[list[float]] = []
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json_module.loads(text)
-                prompt = row.get("prompt", row.get("text"))
-                if not isinstance(prompt, str):
-                    raise TypeError("no text in `prompt` or `text`")
-                if row.get("rating") is not None:
-                    given = row["rating"] if isinstance(row["rating"], list) else [row["rating"]]
-                    ratings.append([float(value) for value in given])
-                elif isinstance(row.get("domain"), str):
-                    domains.append(row["domain"])
-                else:
-                    raise ValueError("neither a `rating` nor a `domain`")
-            except (ValueError, AttributeError, TypeError) as error:
-                raise DriftgateError(f"{path}:{line}: {error}") from error
-            texts.append(prompt)
-    if domains and ratings:
-        raise DriftgateError(f"{path}: some rows have a rating and others only a domain")
-    return LabelledPrompts(texts=texts, domains=domains or None, ratings=ratings or None)
 
 
 def _show(found: Comparison) -> None:
