@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.prompts import RejectionCode
 
-__all__ = ["AnalyzerError", "EncoderError", "ModelError", "Rejection"]
+__all__ = ["AnalyzerError", "EncoderError", "ModelError", "Rejection", "WorkerFencedError"]
 
 
 class AnalyzerError(Exception):
@@ -17,6 +17,10 @@ class ModelError(AnalyzerError):
 
 class EncoderError(AnalyzerError):
     """An encoder that failed on texts, though its model was loaded."""
+
+
+class WorkerFencedError(AnalyzerError):
+    """Another process runs under the same worker id."""
 
 
 class Rejection(AnalyzerError):

@@ -111,5 +111,14 @@ class RolloutFollower:
                 error,
             )
             return
+        if state.service != self._service:
+            log.error(
+                "a rollout state of service %r under the key of %r is passed over, staying at "
+                "revision %d",
+                state.service,
+                self._service,
+                self.state.revision,
+            )
+            return
         self.state = state
         self.changed.set()

@@ -7,8 +7,9 @@ member id and generation, and the broker refuses an old generation. This module 
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -17,10 +18,12 @@ from aiokafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
     UnknownMemberIdError,
+    for_code,
 )
 from aiokafka.producer.sender import TxnOffsetCommitHandler
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
+    Boolean,
     CompactArray,
     CompactString,
     Int16,
@@ -32,7 +35,11 @@ from aiokafka.protocol.types import (
 from aiokafka.structs import TopicPartition
 from aiokafka.util import commit_structure_validate
 
-__all__ = ["FencedTransactions"]
+__all__ = ["FencedTransactions", "stable_offsets"]
+
+_UNSTABLE = 88
+"""UNSTABLE_OFFSET_COMMIT: a transaction that writes this offset is undecided."""
+_UNSTABLE_RETRY_S = 0.05
 
 _FENCED = {
     IllegalGenerationError.errno: "illegal generation",
@@ -108,6 +115,64 @@ class _CommitRequest(Request[_RequestV3]):  # type: ignore[misc]  # likewise
         return request_struct_class(*self._fields)
 
 
+class _OffsetsResponse(Response):  # type: ignore[misc]  # likewise
+    API_KEY = 9
+    API_VERSION = 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic", CompactString("utf-8")),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", CompactString("utf-8")),
+                        ("error_code", Int16),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("error_code", Int16),
+        ("tags", TaggedFields),
+    )
+
+
+class _OffsetsRequestV7(RequestStruct):  # type: ignore[misc]  # likewise
+    FLEXIBLE_VERSION = True
+    API_KEY = 9
+    API_VERSION = 7
+    RESPONSE_TYPE = _OffsetsResponse
+    SCHEMA = Schema(
+        ("group_id", CompactString("utf-8")),
+        (
+            "topics",
+            CompactArray(
+                ("topic", CompactString("utf-8")),
+                ("partitions", CompactArray(Int32)),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("require_stable", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _OffsetsRequest(Request[_OffsetsRequestV7]):  # type: ignore[misc]  # likewise
+    API_KEY = 9
+
+    def __init__(self, *fields: Any) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[_OffsetsRequestV7]) -> _OffsetsRequestV7:
+        return request_struct_class(*self._fields)
+
+
 class _CommitHandler(TxnOffsetCommitHandler):  # type: ignore[misc]  # aiokafka is untyped here
     """Sends the commit with the member's identity, and fails where the broker fences it."""
 
@@ -116,12 +181,10 @@ class _CommitHandler(TxnOffsetCommitHandler):  # type: ignore[misc]  # aiokafka 
         sender: Any,
         offsets: Mapping[TopicPartition, Any],
         group_id: str,
-        consumer: AIOKafkaConsumer,
-        instance_id: str | None,
+        identity: tuple[int, str, str | None],
     ) -> None:
         super().__init__(sender, offsets, group_id)
-        coordinator = consumer._coordinator  # noqa: SLF001 - the only place that knows them
-        self._identity = (coordinator.generation, coordinator.member_id, instance_id)
+        self._identity = identity
 
     def create_request(self) -> Any:
         transaction = self._sender._txn_manager  # noqa: SLF001
@@ -158,6 +221,40 @@ class _CommitHandler(TxnOffsetCommitHandler):  # type: ignore[misc]  # aiokafka 
         return super().handle_response(response)
 
 
+async def stable_offsets(
+    consumer: AIOKafkaConsumer, group_id: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int | None]:
+    """The committed offset of each partition, None where there is none, once none is undecided.
+
+    A worker that was frozen after it had sent its offsets, and before it ended its transaction, may
+    still commit them: whoever takes its partitions over must wait for that, or for the broker to
+    abort the transaction. aiokafka asks without waiting (OffsetFetch version 3).
+
+    Raises:
+        aiokafka.errors.KafkaError: the coordinator cannot say; ask again.
+    """
+    asked: dict[str, list[int]] = defaultdict(list)
+    for tp in partitions:
+        asked[tp.topic].append(tp.partition)
+    request = _OffsetsRequest(
+        group_id, [(topic, numbers, {}) for topic, numbers in asked.items()], True, {}
+    )
+    while True:
+        response = await consumer._coordinator._send_req(request)  # noqa: SLF001
+        codes = {response.error_code} | {
+            code for _, several, _ in response.topics for *_, code, _ in several
+        }
+        if codes == {0}:
+            return {
+                TopicPartition(topic, number): offset if offset >= 0 else None
+                for topic, several, _ in response.topics
+                for number, offset, *_ in several
+            }
+        if codes - {0, _UNSTABLE}:
+            raise for_code(max(codes - {0, _UNSTABLE}))("the committed offsets cannot be read")
+        await asyncio.sleep(_UNSTABLE_RETRY_S)
+
+
 class FencedTransactions:
     """Gives a producer's transactions the identity of a consumer.
 
@@ -176,14 +273,17 @@ class FencedTransactions:
         instance_id: str | None,
     ) -> None:
         self._producer = producer
+        self._consumer = consumer
         self._group_id = group_id
+        self._instance_id = instance_id
+        self._identity: tuple[int, str, str | None] = (-1, "", instance_id)
         sender = producer._sender  # noqa: SLF001 - aiokafka has no public seam here
 
         async def commit(offsets: Mapping[TopicPartition, Any], group: str) -> None:
             if not offsets:
                 return
             node = await sender._find_coordinator(CoordinationType.GROUP, group)  # noqa: SLF001
-            await _CommitHandler(sender, offsets, group, consumer, instance_id).do(node)
+            await _CommitHandler(sender, offsets, group, self._identity).do(node)
 
         sender._do_txn_offset_commit = commit  # noqa: SLF001
 
@@ -194,6 +294,13 @@ class FencedTransactions:
             aiokafka.errors.CommitFailedError: this member is not in the group's generation any
                 more; abort, and take up again what the group gives.
         """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the only place that knows them
+        if coordinator.generation < 0:
+            # Its heartbeat was told so before us. The broker lets commits without a member id and
+            # generation through, for the sake of older clients.
+            raise CommitFailedError("the group has moved on without this worker (no member)")
+        # Fixed here: it may be told while the request is under way.
+        self._identity = (coordinator.generation, coordinator.member_id, self._instance_id)
         await self._producer.send_offsets_to_transaction(
             commit_structure_validate(dict(offsets)), self._group_id
         )

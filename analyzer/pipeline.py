@@ -25,10 +25,22 @@ from schemas.prompts import (
 )
 from schemas.rollout import Deployment, DeploymentKind, RolloutState
 
-__all__ = ["Accepted", "Incoming", "Refused", "Semantic", "admit", "enriched", "rejected"]
+__all__ = [
+    "MAX_DEAD_LETTER_BYTES",
+    "MAX_KEY_BYTES",
+    "Accepted",
+    "Incoming",
+    "Refused",
+    "Semantic",
+    "admit",
+    "enriched",
+    "rejected",
+]
 
 MAX_DEAD_LETTER_BYTES = 256 * 1024
 """A dead letter must fit its topic; the rest of a larger payload still stands at its source."""
+MAX_KEY_BYTES = 64 * 1024
+"""Of a record's key, which names a user or a prompt. A result carries it and must fit its topic."""
 
 
 class Incoming(NamedTuple):
@@ -38,6 +50,11 @@ class Incoming(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+
+    @property
+    def result_key(self) -> bytes | None:
+        """The key of what comes of it; None where it has one that is too large to be a key."""
+        return None if self.key is not None and len(self.key) > MAX_KEY_BYTES else self.key
 
 
 class Accepted(NamedTuple):
@@ -78,16 +95,17 @@ class Semantic(NamedTuple):
 def admit(incoming: Incoming, state: RolloutState, limits: Limits) -> Accepted | Refused:
     """Decode, validate, route, and analyse by rules."""
     try:
+        _check_key(incoming.key)
         prompt = decode_prompt(incoming.value)
         validate(prompt, limits)
         key = prompt.user_id or _text(incoming.key) or prompt.id or incoming.source.event_id()
         assignment = assign(state, key, prompt.attributes)
         rules = rule_scores(prompt.prompt)
+        event_ms = trusted_event_time(prompt, incoming.timestamp_ms)
     except Rejection as rejection:
         return Refused(incoming, rejection.code, rejection.reason)
     except Exception as error:  # noqa: BLE001 - a defect of ours must cost one prompt, not the worker
         return Refused(incoming, RejectionCode.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
-    event_ms = trusted_event_time(prompt, incoming.timestamp_ms)
     green_served = state.green is not None and assignment.deployment == state.green.name
     served = state.green if green_served and state.green is not None else state.blue
     shadowed = assignment.shadow_deployment is not None and state.green is not None
@@ -173,6 +191,13 @@ def rejected(refused: Refused, *, service: str, worker_id: str) -> PromptRejecte
         payload_truncated=len(payload) > MAX_DEAD_LETTER_BYTES,
         worker_id=worker_id,
     )
+
+
+def _check_key(key: bytes | None) -> None:
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        raise Rejection(
+            RejectionCode.RECORD_TOO_LARGE, f"key of {len(key)} bytes > limit of {MAX_KEY_BYTES}"
+        )
 
 
 def _text(key: bytes | None) -> str | None:

@@ -3,17 +3,23 @@
 The measurement batch goes by a second, plain producer, because transaction markers in the log would
 stall the monitor's commits. It is delivered before the transaction commits: if the transaction then
 aborts, the retry carries the same source offsets, and the monitor counts none twice.
+
+After any failure both producers are replaced: aiokafka's cannot go on after a record that the
+broker refused (its sequence numbers have a gap then) or a transaction that the broker has given up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerClosed, ProducerFenced
 
+from analyzer.errors import WorkerFencedError
 from analyzer.kafka_fencing import FencedTransactions
 from analyzer.settings import AnalyzerSettings, Delivery
 from schemas import cloudevents
@@ -27,6 +33,8 @@ TRANSACTION_TIMEOUT_MS = 10_000
 """After so long the broker aborts the transaction of a worker that died: until then readers of
 committed records wait. Above the longest delivery, below the patience of a reader."""
 _LINGER_MS = 5
+_STOP_SECONDS = 3.0
+"""For a producer to stop; one that cannot reach its broker would try for ever."""
 _MAX_REQUEST_BYTES = 4 * 2**20
 
 
@@ -50,6 +58,10 @@ class Publisher:
         self._settings = settings
         self._consumer = consumer
         self._source = f"/driftgate/analyzer/{settings.service}/{settings.worker_id}"
+        self._connect()
+
+    def _connect(self) -> None:
+        settings = self._settings
         common: dict[str, Any] = {
             "bootstrap_servers": settings.kafka.bootstrap_servers,
             "acks": "all",
@@ -71,7 +83,7 @@ class Publisher:
         )
         self._transactions = FencedTransactions(
             self._producer,
-            consumer,
+            self._consumer,
             settings.group_id,
             settings.worker_id if settings.static_member else None,
         )
@@ -82,11 +94,18 @@ class Publisher:
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Flush and disconnect."""
-        with contextlib.suppress(Exception):
-            # A producer whose transaction failed for good cannot be stopped in order.
-            await self._producer.stop()
-        await self._log_producer.stop()
+        """Give up what is under way, and disconnect."""
+        await asyncio.gather(_discard(self._producer), _discard(self._log_producer))
+
+    async def renew(self) -> None:
+        """Connect anew after a failed delivery; the broker aborts what was left open.
+
+        Raises:
+            aiokafka.errors.KafkaError: the broker cannot be reached yet; call it again.
+        """
+        await self.stop()
+        self._connect()
+        await self.start()
 
     async def append(self, record: LogRecord) -> None:
         """Append a record to the log and wait until it is delivered."""
@@ -110,25 +129,38 @@ class Publisher:
             offsets: the next offset to read of each source partition.
 
         Raises:
-            aiokafka.errors.KafkaError: nothing was committed; read again from what was.
+            aiokafka.errors.KafkaError: the batch is not known to be committed; call
+                :meth:`renew`, and go on from the committed offsets.
+            WorkerFencedError: another process has taken this worker's id.
         """
         if self._settings.delivery is Delivery.AT_LEAST_ONCE:
             await self._publish(results, measured)
             await self._consumer.commit(dict(offsets))
             return
-        await self._producer.begin_transaction()
+        began = time.monotonic()
         try:
+            await self._producer.begin_transaction()
             await self._publish(results, measured)
             await self._transactions.send_offsets(offsets)
-        except BaseException:
-            # Also when cancelled: an open transaction blocks every reader of committed records.
-            await self._producer.abort_transaction()
-            raise
-        await self._producer.commit_transaction()
+            await self._producer.commit_transaction()
+        except (ProducerFenced, InvalidProducerEpoch) as error:
+            # The broker says the same to a transaction that it gave up because it took too long.
+            if (time.monotonic() - began) * 1000 >= TRANSACTION_TIMEOUT_MS:
+                raise KafkaError("the transaction took too long, and the broker gave it up") from (
+                    error
+                )
+            raise WorkerFencedError(
+                f"another process runs as worker {self._settings.worker_id!r}: stop one of them, "
+                "or give each its own id (DRIFTGATE_WORKER_ID)"
+            ) from error
 
     async def _publish(self, results: Sequence[Result], measured: MeasurementBatch) -> None:
         futures = [await self._send(result) for result in results]
-        await asyncio.gather(*futures, self.append(measured))
+        # All of them, also after one has failed: what is in the log is known then.
+        ends = await asyncio.gather(*futures, self.append(measured), return_exceptions=True)
+        errors = [end for end in ends if isinstance(end, BaseException)]
+        for error in sorted(errors, key=lambda each: not isinstance(each, ProducerFenced)):
+            raise error
 
     async def _send(self, result: Result) -> asyncio.Future[Any]:
         event = result.event
@@ -149,4 +181,31 @@ class Publisher:
                 extensions=extensions,
             ),
         )
+        # Also where nobody comes to wait for it, because another one has failed before.
+        future.add_done_callback(_see)
         return future
+
+
+def _see(future: asyncio.Future[Any]) -> None:
+    """Take note of an error, which asyncio would report else."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def _discard(producer: AIOKafkaProducer) -> None:
+    """Stop a producer without waiting for what it has not sent: its broker may be away for good."""
+    producer._closed = True  # noqa: SLF001 - its own stop() waits
+    for stop in (producer._sender.close, producer.client.close):  # noqa: SLF001
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await stop()
+    unsent = producer._message_accumulator  # noqa: SLF001
+    unsent.fail_all(ProducerClosed())
+    batches = [batch for several in unsent._batches.values() for batch in several]  # noqa: SLF001
+    waiters = [batch._drain_waiter for batch in batches]  # noqa: SLF001
+    transactions = producer._txn_manager  # noqa: SLF001
+    if transactions is not None:
+        waiters.append(transactions._transaction_waiter)  # noqa: SLF001
+    for waiter in waiters:
+        if waiter is not None and waiter.done():
+            _see(waiter)

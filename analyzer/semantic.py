@@ -29,6 +29,8 @@ log = logging.getLogger("driftgate.analyzer")
 T = TypeVar("T")
 Vector = npt.NDArray[np.float32]
 
+_UNIT_TOLERANCE = 1e-2
+"""Of a squared norm: wider than rounding in 16 bits, narrower than any other mistake."""
 RELOAD_SECONDS = 30.0
 """Between two attempts to load a model that could not be loaded."""
 
@@ -211,10 +213,8 @@ class SemanticEngine:
         computed = set(missing)
         if missing:
             vectors = model.encoder.encode(missing)
-            if not np.isfinite(vectors).all():
-                raise SemanticFailure(
-                    FallbackReason.INVALID_VECTOR, "the encoder returned a vector with NaN"
-                )
+            # Before they are remembered: a bad vector would come back with its text.
+            _check_vectors(vectors, (len(missing), model.encoder.dimension))
             model.cache.put(missing, vectors)
             known.update(zip(missing, vectors, strict=True))
         embedded = time.perf_counter()
@@ -226,3 +226,17 @@ class SemanticEngine:
         scores = [worsened(one, faults) for one in scored]
         done = time.perf_counter()
         return SemanticResult(scores, embedded - started, done - started)
+
+
+def _check_vectors(vectors: Vector, shape: tuple[int, int]) -> None:
+    if vectors.shape != shape:
+        raise SemanticFailure(
+            FallbackReason.INVALID_VECTOR, f"the encoder returned {vectors.shape} for {shape}"
+        )
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    # A comparison with NaN is false, so this also finds what is not finite.
+    if not (np.abs(squares - 1.0) <= _UNIT_TOLERANCE).all():
+        raise SemanticFailure(
+            FallbackReason.INVALID_VECTOR,
+            f"the encoder returned squared norms from {squares.min():g} to {squares.max():g}",
+        )

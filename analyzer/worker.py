@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -12,11 +13,12 @@ from typing import Any
 
 import psutil
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError
 
-from analyzer.errors import AnalyzerError
+from analyzer.errors import WorkerFencedError
 from analyzer.faults import FaultFile
 from analyzer.follower import RolloutFollower
+from analyzer.kafka_fencing import stable_offsets
 from analyzer.measure import Row, measurement_batch, rejected_row, result_row
 from analyzer.pipeline import (
     Accepted,
@@ -30,7 +32,7 @@ from analyzer.pipeline import (
 from analyzer.publish import Publisher, Result
 from analyzer.semantic import Model, SemanticEngine, SemanticFailure
 from analyzer.settings import AnalyzerSettings
-from schemas.log import Heartbeat
+from schemas.log import Heartbeat, MeasurementBatch
 from schemas.prompts import SourcePosition
 from schemas.rollout import RolloutState
 from schemas.topics import Topic
@@ -44,12 +46,15 @@ POLL_MS = 100
 """How long a poll waits for prompts: also how soon an idle worker applies a rollback."""
 SESSION_TIMEOUT_MS = 8_000
 """After so long without a heartbeat the group gives a worker's partitions to the others."""
+POLL_LIMIT_SECONDS = 1.0
+"""A poll waits for the end of a rebalance, and that for the poll: one of them must give in."""
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Pauses after failed deliveries in a row; the last one repeats."""
-
-
-class WorkerFencedError(AnalyzerError):
-    """Another process runs under the same worker id."""
+DRAIN_SECONDS = 5.0
+"""What a stop allows for the delivery of the batch under way, beside its semantic half. A batch
+that is not delivered by then, because the broker is away, is read again by the next start."""
+CLOSE_SECONDS = 3.0
+"""For each step of leaving: a broker that is away would be waited for for ever."""
 
 
 class Worker:
@@ -81,12 +86,22 @@ class Worker:
         )
         self._stopping = asyncio.Event()
         self._batch = asyncio.Lock()
-        """Held while a batch is under way; a rebalance waits for it."""
+        """Held while a batch is polled and analysed; a rebalance waits for it."""
+        self._assignments = 0
+        """How often the group gave us partitions."""
+        self._taken_over = -1
+        """The assignment whose committed offsets we have gone to."""
+        self._broken = False
+        """A delivery has failed, and the producers are not fit for another."""
+        self._delivery: asyncio.Task[None] | None = None
+        """The delivery of the batch before; a rebalance waits for it, too."""
         self._applied: RolloutState = self._follower.state
         """What the batch under way, or the next one, is routed by."""
         self._beat = asyncio.Event()
         """Set to send a heartbeat at once."""
         self._prompts = 0
+        self._failures = 0
+        """Deliveries that failed in a row."""
         self._next_offsets: dict[TopicPartition, int] = {}
 
     def stop(self) -> None:
@@ -111,7 +126,7 @@ class Worker:
                 asyncio.create_task(self._engine.keep_loaded()),
                 asyncio.create_task(self._heartbeats()),
             ]
-            self._consumer.subscribe([topic], listener=_Rebalance(self._batch))
+            self._consumer.subscribe([topic], listener=_Rebalance(self))
             log.info(
                 "worker %s of service %s: waiting for prompts on %s, delivery %s",
                 self._settings.worker_id,
@@ -119,68 +134,125 @@ class Worker:
                 topic,
                 self._settings.delivery,
             )
-            await self._work(tasks)
+            tasks.append(asyncio.create_task(self._work(tuple(tasks))))
+            await self._until_stopped(tasks[-1])
         finally:
+            tasks += [self._delivery] if self._delivery is not None else []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
-    async def _close(self) -> None:
+    async def _until_stopped(self, work: asyncio.Task[None]) -> None:
+        stop = asyncio.create_task(self._stopping.wait())
         try:
-            await self._publisher.append(self._heartbeat(leaving=True))
-        except (KafkaError, AssertionError) as error:
-            log.warning("no last heartbeat could be sent: %r", error)
-        await self._consumer.stop()
-        await self._publisher.stop()
-        await self._follower.stop()
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            limit_s = self._settings.semantic_timeout_seconds + DRAIN_SECONDS
+            await asyncio.wait({work}, timeout=limit_s)
+        finally:
+            stop.cancel()
+        if work.done():
+            work.result()
+        else:
+            log.warning("the batch under way cannot be delivered; the next start reads it again")
+
+    async def _close(self) -> None:
+        steps = {
+            "send a last heartbeat": lambda: self._publisher.append(self._heartbeat(leaving=True)),
+            "leave the group": self._consumer.stop,
+            "stop publishing": self._publisher.stop,
+            "stop following the rollout": self._follower.stop,
+        }
+        for step, done in steps.items():
+            # As a task: without a broker, aiokafka's own cancelled tasks come out of its stop().
+            task = asyncio.ensure_future(done())
+            await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+            if not task.done() or task.cancelled():
+                log.warning("could not %s within %g s", step, CLOSE_SECONDS)
+            elif (error := task.exception()) is not None:
+                log.warning("could not %s: %r", step, error)
         log.info("worker %s stopped after %d prompts", self._settings.worker_id, self._prompts)
 
     async def _work(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        failures = 0
         while not self._stopping.is_set():
             self._follower.check()
             for task in tasks:
                 # One that loads the model ends; one that fails must not do so unnoticed.
                 if task.done():
                     task.result()
-            self._apply_rollout()
             try:
                 # Held from the poll on: were a rebalance to come between the poll and the
                 # delivery, it would set the position back, and the batch would be read again.
                 async with self._batch:
-                    found = await self._consumer.getmany(
-                        timeout_ms=POLL_MS, max_records=self._settings.max_poll_records
-                    )
+                    await self._apply_rollout()
+                    await self._take_over()
+                    found = await self._poll()
+                    if self._assignments != self._taken_over:
+                        # Partitions came while we polled: not from where we must begin.
+                        continue
                     if found:
                         await self._handle(found)
-                failures = 0
-            except (ProducerFenced, InvalidProducerEpoch) as error:
-                raise WorkerFencedError(
-                    f"another process runs as worker {self._settings.worker_id!r}: stop one of "
-                    "them, or give each its own id (DRIFTGATE_WORKER_ID)"
-                ) from error
+                    elif self._delivery is not None and self._delivery.done():
+                        await self._delivered()
             except KafkaError as error:
-                pause_s = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
-                failures += 1
+                pause_s = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
+                self._failures += 1
                 log.warning(
                     "the batch was not delivered and will be read again in %g s: %r",
                     pause_s,
                     error,
                 )
-                await asyncio.sleep(pause_s)
-                await self._rewind()
+                self._broken = True
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._stopping.wait()
+        await self._delivered()
 
-    async def _rewind(self) -> None:
+    async def _poll(self) -> dict[TopicPartition, list[Any]]:
         try:
-            await self._consumer.seek_to_committed()
-        except KafkaError as error:
-            log.warning("the committed offsets cannot be read yet: %r", error)
+            async with asyncio.timeout(POLL_LIMIT_SECONDS):
+                found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
+                    timeout_ms=POLL_MS, max_records=self._settings.max_poll_records
+                )
+        except TimeoutError:
+            return {}
+        return found
 
-    def _apply_rollout(self) -> None:
-        """Between two batches: the state that the next one is routed by."""
+    async def _take_over(self) -> None:
+        """Begin where the last owner, or our last delivery that succeeded, has ended."""
+        if self._broken:
+            await self._publisher.renew()
+            self._broken = False
+            self._taken_over = -1
+        assignments = self._assignments
+        if self._taken_over == assignments:
+            return
+        partitions = self._consumer.assignment()
+        if partitions:
+            offsets = await stable_offsets(self._consumer, self._settings.group_id, partitions)
+            for tp, offset in offsets.items():
+                if offset is None:
+                    await self._consumer.seek_to_beginning(tp)
+                else:
+                    self._consumer.seek(tp, offset)
+        self._taken_over = assignments
+
+    def assigned(self, partitions: set[TopicPartition]) -> None:
+        """Take note of a new assignment; called by the group's coordinator."""
+        log.info("working on partitions %s", sorted(tp.partition for tp in partitions))
+        self._assignments += 1
+
+    async def _apply_rollout(self) -> None:
+        """Between two batches: the state that the next one is routed by.
+
+        It is acknowledged only when nothing that was routed by the old one is under way.
+        """
         if self._follower.state is self._applied:
             return
+        await self._delivered()
         self._applied = self._follower.state
         log.info(
             "applied rollout revision %d: %s, stage %d, green share %g",
@@ -196,19 +268,49 @@ class Worker:
         state = self._applied
         offsets = {tp: several[-1].offset + 1 for tp, several in found.items() if several}
         results, rows = await self._analyse(records, state)
-        await self._publisher.deliver(
-            results,
-            measurement_batch(
-                rows,
-                state,
-                worker_id=self._settings.worker_id,
-                incarnation=self._incarnation,
-                source_topic=self._settings.kafka.topic(Topic.PROMPTS),
-            ),
-            offsets,
+        measured = measurement_batch(
+            rows,
+            state,
+            worker_id=self._settings.worker_id,
+            incarnation=self._incarnation,
+            source_topic=self._settings.kafka.topic(Topic.PROMPTS),
         )
+        # While this batch is delivered the next one is analysed: the model does not wait for
+        # Kafka. Deliveries stay one after the other, and one that fails takes the next with it.
+        await self._delivered()
+        self._delivery = asyncio.create_task(self._deliver(results, measured, offsets))
+
+    async def _deliver(
+        self,
+        results: Sequence[Result],
+        measured: MeasurementBatch,
+        offsets: dict[TopicPartition, int],
+    ) -> None:
+        await self._publisher.deliver(results, measured, offsets)
         self._next_offsets |= offsets
-        self._prompts += len(records)
+        self._prompts += len(results)
+
+    async def _delivered(self) -> None:
+        """Wait until the batch under way is delivered.
+
+        Raises:
+            aiokafka.errors.KafkaError: it was not.
+        """
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            await delivery
+            self._failures = 0
+
+    async def settle(self) -> None:
+        """Finish what is under way, so that its partitions may go to somebody else.
+
+        Whether it was delivered is for :meth:`_work` to find: an error would be lost here.
+        """
+        async with self._batch:
+            if self._delivery is not None:
+                await asyncio.wait({self._delivery})
+            # What others do there from now on is no lag of ours, should partitions come back.
+            self._next_offsets.clear()
 
     async def _analyse(
         self, records: Sequence[Incoming], state: RolloutState
@@ -237,7 +339,7 @@ class Worker:
                     **who,
                 )
                 rows.append(result_row(one, found, seconds))
-            results.append(Result(event, one.incoming.key, now_ms))
+            results.append(Result(event, one.incoming.result_key, now_ms))
         return results, rows
 
     async def _score(self, accepted: Sequence[Accepted]) -> dict[SourcePosition, Semantic]:
@@ -270,11 +372,9 @@ class Worker:
                 await self._publisher.append(self._heartbeat())
             except KafkaError as error:
                 log.warning("no heartbeat could be sent: %r", error)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.heartbeat_seconds):
                     await self._beat.wait()
-            except TimeoutError:
-                pass
 
     def _heartbeat(self, *, leaving: bool = False) -> Heartbeat:
         process = psutil.Process(os.getpid())
@@ -312,16 +412,16 @@ class Worker:
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped here
     """Lets the batch under way finish before its partitions go to somebody else."""
 
-    def __init__(self, batch: asyncio.Lock) -> None:
-        self._batch = batch
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
-            async with self._batch:
-                log.info("giving up %d partitions", len(revoked))
+            await self._worker.settle()
+            log.info("giving up %d partitions", len(revoked))
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        log.info("working on partitions %s", sorted(tp.partition for tp in assigned))
+        self._worker.assigned(assigned)
 
 
 def _incoming(record: Any) -> Incoming:

@@ -24,6 +24,10 @@ __all__ = ["BadRow", "Produced", "produce", "read_prompts", "repeated"]
 
 _KNOWN = ("id", "user_id", "domain", "context", "submitted_at")
 _MAX_REQUEST_BYTES = 4 * 2**20
+_MAX_PROMPT_BYTES = _MAX_REQUEST_BYTES - 4096
+"""Beside it a record has its key and Kafka's own fields."""
+_MAX_CELL_CHARS = 64 * 2**20
+_BOM = b"\xef\xbb\xbf"
 
 
 class BadRow(NamedTuple):
@@ -57,24 +61,39 @@ def read_prompts(path: Path) -> Iterator[PromptSubmitted | BadRow]:
         rows = _csv_rows(path) if suffix == ".csv" else _jsonl_rows(path)
         for line, row in rows:
             yield row if isinstance(row, BadRow) else _prompt(path.stem, line, row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise DriftgateError(f"{path}: is not UTF-8 ({error}); save it as UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise DriftgateError(f"{path}: cannot be read: {error}") from error
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                yield line, BadRow(line, f"not JSON: {error}")
-                continue
-            yield line, row if isinstance(row, dict) else BadRow(line, "not a JSON object")
+    with path.open("rb") as file:
+        for line, data in enumerate(file, 1):
+            text = data.removeprefix(_BOM) if line == 1 else data
+            if text.strip():
+                yield line, _json_row(line, text)
+
+
+def _json_row(line: int, text: bytes) -> Mapping[str, Any] | BadRow:
+    try:
+        row = json.loads(text.decode(), parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        return BadRow(line, f"not UTF-8: {error}")
+    except ValueError as error:
+        return BadRow(line, f"not JSON: {error}")
+    except RecursionError:
+        return BadRow(line, "nested too deeply")
+    return row if isinstance(row, dict) else BadRow(line, "not a JSON object")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
+    # The default of 128 KiB would end the file at a large cell; how large is judged by its row.
+    csv.field_size_limit(_MAX_CELL_CHARS)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         if not {"text", "prompt"} & set(reader.fieldnames or ()):
@@ -97,12 +116,21 @@ def _prompt(stem: str, line: int, row: Mapping[str, Any]) -> PromptSubmitted | B
     }
     fields = {name: row[name] for name in _KNOWN if row.get(name) is not None}
     fields.setdefault("id", f"{stem}-{line}")
+    for name in ("id", "user_id"):
+        if type(fields.get(name)) is int:  # as many tables have it
+            fields[name] = str(fields[name])
     try:
-        return msgspec.convert(
+        prompt = msgspec.convert(
             {**fields, "prompt": text, "attributes": attributes}, PromptSubmitted, strict=False
         )
-    except msgspec.ValidationError as error:
+        size = len(msgspec.json.encode(prompt))
+    except (msgspec.ValidationError, OverflowError) as error:
         return BadRow(line, str(error))
+    except UnicodeEncodeError as error:
+        return BadRow(line, f"not text: {error.reason}")
+    if size > _MAX_PROMPT_BYTES:
+        return BadRow(line, f"{size} bytes are more than a record of {_MAX_PROMPT_BYTES} bytes")
+    return prompt
 
 
 async def produce(

@@ -92,8 +92,8 @@ def _positive_int(text: str) -> int:
 
 def _positive_seconds(text: str) -> float:
     number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError("must be a number of seconds above 0")
+    if not 0.001 <= number < float("inf"):
+        raise ValueError("must be a number of seconds, at least 0.001")
     return number
 
 

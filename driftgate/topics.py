@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from driftgate.errors import DriftgateError, Exit, TopicMismatchError
 from schemas.settings import KafkaSettings
@@ -41,9 +41,20 @@ async def ensure_topics(kafka: KafkaSettings) -> list[str]:
         TopicMismatchError: a topic exists with other partitions or another meaning.
         DriftgateError: a topic could not be created.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
     try:
+        return await _ensure(kafka)
+    except KafkaError as error:
+        raise DriftgateError(
+            f"the topics cannot be made at {kafka.bootstrap_servers} ({error!r}); start the broker "
+            "(`driftgate broker`), or say where Kafka is (DRIFTGATE_BOOTSTRAP_SERVERS)",
+            Exit.BROKER,
+        ) from error
+
+
+async def _ensure(kafka: KafkaSettings) -> list[str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    try:
+        await admin.start()
         existing = set(await admin.list_topics())
         missing = [spec for spec in TOPICS if kafka.topic(spec.topic) not in existing]
         for spec in missing:

@@ -1,0 +1,123 @@
+"""Settings come from the environment, and say which variable is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analyzer.settings import Delivery
+from driftgate.errors import Exit, SettingsError
+from driftgate.settings import (
+    ENVIRONMENT,
+    analyzer_settings,
+    kafka_settings,
+    monitor_settings,
+    policy_setting,
+    service_setting,
+)
+from schemas.policy import default_policy
+from schemas.settings import KafkaSettings
+
+
+def test_defaults_are_those_of_the_table() -> None:
+    """An empty environment gives the defaults, and a blank variable counts as absent."""
+    assert kafka_settings({}) == KafkaSettings()
+    assert kafka_settings({"DRIFTGATE_PROMPT_PARTITIONS": " "}) == KafkaSettings()
+    settings = analyzer_settings({}, KafkaSettings())
+    assert settings.delivery is Delivery.EXACTLY_ONCE
+    assert settings.max_poll_records == int(ENVIRONMENT["DRIFTGATE_MAX_POLL_RECORDS"].default)
+    assert settings.cache_bytes == int(ENVIRONMENT["DRIFTGATE_CACHE_BYTES"].default)
+    assert service_setting({}) == "default"
+
+
+def test_environment_is_read() -> None:
+    """Each variable of the analyzer ends in its setting."""
+    environ = {
+        "DRIFTGATE_BOOTSTRAP_SERVERS": "a:1,b:2",
+        "DRIFTGATE_TOPIC_PREFIX": "x.",
+        "DRIFTGATE_PROMPT_PARTITIONS": "7",
+        "DRIFTGATE_SERVICE_PARTITIONS": "3",
+        "DRIFTGATE_REPLICATION_FACTOR": "2",
+        "DRIFTGATE_SERVICE": "shop",
+        "DRIFTGATE_WORKER_ID": "w-9",
+        "DRIFTGATE_DELIVERY": "at_least_once",
+        "DRIFTGATE_MODEL": "/models/minilm",
+        "DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS": "2.5",
+        "DRIFTGATE_HEARTBEAT_SECONDS": "3",
+        "DRIFTGATE_CACHE_BYTES": "0",
+        "DRIFTGATE_FAULTS_FILE": "faults.json",
+    }
+    kafka = kafka_settings(environ)
+    assert (kafka.bootstrap_servers, kafka.topic_prefix) == ("a:1,b:2", "x.")
+    assert (kafka.prompt_partitions, kafka.service_partitions, kafka.replication_factor) == (
+        7,
+        3,
+        2,
+    )
+    settings = analyzer_settings(environ, kafka)
+    assert (settings.service, settings.worker_id, settings.static_member) == ("shop", "w-9", True)
+    assert (settings.delivery, settings.model) == (Delivery.AT_LEAST_ONCE, "/models/minilm")
+    assert (settings.semantic_timeout_seconds, settings.heartbeat_seconds) == (2.5, 3.0)
+    assert (settings.cache_bytes, settings.faults_file) == (0, Path("faults.json"))
+    assert settings.group_id == "x.driftgate-analyzer-shop"
+    assert settings.transactional_id == "x.driftgate-analyzer-shop-w-9"
+
+
+def test_command_line_goes_first() -> None:
+    """An option wins over its variable."""
+    environ = {
+        "DRIFTGATE_BOOTSTRAP_SERVERS": "a:1",
+        "DRIFTGATE_SERVICE": "shop",
+        "DRIFTGATE_WORKER_ID": "w-9",
+        "DRIFTGATE_MONITOR_ID": "m-9",
+    }
+    kafka = kafka_settings(environ, "b:2")
+    assert kafka.bootstrap_servers == "b:2"
+    settings = analyzer_settings(environ, kafka, service="blog", worker_id="w-1")
+    assert (settings.service, settings.worker_id) == ("blog", "w-1")
+    assert monitor_settings(environ, kafka, monitor_id="m-1", data_dir="/d").monitor_id == "m-1"
+    assert monitor_settings(environ, kafka, data_dir="/d").monitor_id == "m-9"
+
+
+def test_worker_without_a_name_gets_one_of_its_own() -> None:
+    """A made-up id is not static: the group need not wait for it to come back."""
+    settings = analyzer_settings({}, KafkaSettings())
+    assert settings.worker_id
+    assert not settings.static_member
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DRIFTGATE_PROMPT_PARTITIONS", "0"),
+        ("DRIFTGATE_PROMPT_PARTITIONS", "four"),
+        ("DRIFTGATE_SERVICE_PARTITIONS", "-1"),
+        ("DRIFTGATE_REPLICATION_FACTOR", "1.5"),
+        ("DRIFTGATE_DELIVERY", "twice"),
+        ("DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS", "0"),
+        ("DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS", "inf"),
+        ("DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS", "nan"),
+        ("DRIFTGATE_HEARTBEAT_SECONDS", "0.0001"),
+        ("DRIFTGATE_CACHE_BYTES", "-1"),
+        ("DRIFTGATE_MAX_POLL_RECORDS", "0"),
+    ],
+)
+def test_wrong_value_is_refused_by_name(name: str, value: str) -> None:
+    """The error names variable, value and meaning, and ends a command with its code."""
+    with pytest.raises(SettingsError) as caught:
+        analyzer_settings({name: value}, kafka_settings({name: value}))
+    assert f"{name}='{value}'" in str(caught.value)
+    assert ENVIRONMENT[name].meaning in str(caught.value)
+    assert caught.value.code == Exit.SETTINGS
+
+
+def test_policy_comes_from_a_file(tmp_path: Path) -> None:
+    """Option, variable and default, in this order; a bad file is a setting's error."""
+    assert policy_setting({}) == default_policy()
+    bad = tmp_path / "policy.yaml"
+    bad.write_text("gates: [")
+    with pytest.raises(SettingsError, match=r"policy\.yaml"):
+        policy_setting({"DRIFTGATE_POLICY": str(bad)})
+    with pytest.raises(SettingsError, match=r"missing\.yaml"):
+        policy_setting({"DRIFTGATE_POLICY": str(bad)}, tmp_path / "missing.yaml")
