@@ -15,9 +15,10 @@ import faust
 import typer
 from aiokafka.errors import KafkaError
 
+from analyzer.errors import WorkerFencedError
 from analyzer.loading import load_model
 from analyzer.settings import AnalyzerSettings
-from analyzer.worker import Worker, WorkerFencedError
+from analyzer.worker import Worker
 from driftgate.commands.options import Bootstrap, PolicyFile, Service
 from driftgate.errors import DriftgateError, Exit
 from driftgate.logs import configure_logging
