@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.blend import blend
-from analyzer.pipeline import Accepted, Incoming, Semantic
+from analyzer.pipeline import Accepted, Refused, Semantic
 from schemas.log import COLUMNS, MeasurementBatch, RowFlag
 from schemas.prompts import Arm, RejectionCode
 from schemas.rollout import RolloutState
@@ -33,16 +33,25 @@ class Row(NamedTuple):
     prompt_chars: int = 0
 
 
-def rejected_row(incoming: Incoming, code: RejectionCode) -> Row:
-    """The row of a dead letter: it is counted, and nothing else is known of it."""
+def rejected_row(refused: Refused) -> Row:
+    """The row of a dead letter: it is counted, and of an error of ours the arm is known."""
     flags = RowFlag.REJECTED
-    if code is RejectionCode.INTERNAL_ERROR:
+    if refused.code is RejectionCode.INTERNAL_ERROR:
         flags |= RowFlag.SYSTEM_ERROR
-    return Row(incoming.source.partition, incoming.source.offset, int(flags))
+        if refused.arm is Arm.CANDIDATE:
+            flags |= RowFlag.CANDIDATE
+    source = refused.incoming.source
+    return Row(source.partition, source.offset, int(flags))
 
 
 def result_row(accepted: Accepted, semantic: Semantic | None, processing_seconds: float) -> Row:
-    """The row of an analysed prompt, about the deployment that is measured on it."""
+    """The row of an analysed prompt, about the deployment that is measured on it.
+
+    Args:
+        accepted: the prompt.
+        semantic: of that deployment, if it has a semantic half.
+        processing_seconds: from the poll to that deployment's result.
+    """
     assignment, source = accepted.assignment, accepted.incoming.source
     flags = RowFlag(0)
     if assignment.arm is Arm.CANDIDATE:

@@ -11,6 +11,7 @@ from analyzer.route import assign
 from analyzer.rules import rule_scores
 from analyzer.validate import Limits, trusted_event_time, validate
 from schemas.prompts import (
+    Arm,
     Assignment,
     FallbackReason,
     Path,
@@ -70,9 +71,10 @@ class Accepted(NamedTuple):
     queue_seconds: float | None
 
     @property
-    def semantic_wanted(self) -> bool:
-        """Whether anything about this prompt needs the model."""
-        return self.measured.kind is DeploymentKind.SEMANTIC
+    def semantic_deployments(self) -> list[Deployment]:
+        """The deployments whose semantic half is to be computed: none, one, or both in shadow."""
+        both = {d.name: d for d in (self.measured, self.served)}
+        return [d for d in both.values() if d.kind is DeploymentKind.SEMANTIC]
 
 
 class Refused(NamedTuple):
@@ -81,6 +83,8 @@ class Refused(NamedTuple):
     incoming: Incoming
     code: RejectionCode
     reason: str
+    arm: Arm = Arm.CONTROL
+    """Of a prompt that we failed on after it had one."""
 
 
 class Semantic(NamedTuple):
@@ -94,18 +98,21 @@ class Semantic(NamedTuple):
 
 def admit(incoming: Incoming, state: RolloutState, limits: Limits) -> Accepted | Refused:
     """Decode, validate, route, and analyse by rules."""
+    arm = Arm.CONTROL
     try:
         _check_key(incoming.key)
         prompt = decode_prompt(incoming.value)
         validate(prompt, limits)
         key = prompt.user_id or _text(incoming.key) or prompt.id or incoming.source.event_id()
         assignment = assign(state, key, prompt.attributes)
+        arm = assignment.arm
         rules = rule_scores(prompt.prompt)
         event_ms = trusted_event_time(prompt, incoming.timestamp_ms)
     except Rejection as rejection:
         return Refused(incoming, rejection.code, rejection.reason)
     except Exception as error:  # noqa: BLE001 - a defect of ours must cost one prompt, not the worker
-        return Refused(incoming, RejectionCode.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        return Refused(incoming, RejectionCode.INTERNAL_ERROR, reason, arm)
     green_served = state.green is not None and assignment.deployment == state.green.name
     served = state.green if green_served and state.green is not None else state.blue
     shadowed = assignment.shadow_deployment is not None and state.green is not None
@@ -133,20 +140,20 @@ def enriched(
 
     Args:
         accepted: the prompt.
-        semantic: of the deployment that was computed for it, if any was.
+        semantic: of the deployment that serves it, if that has a semantic half.
         service: what it belongs to.
         worker_id: who did it.
         rules_seconds: of the rules phase of its batch.
         processing_seconds: from the poll to this result.
     """
-    shadowed = accepted.assignment.shadow_deployment is not None
-    # In shadow the candidate's result is measured, and blue's is served.
-    used = semantic if not shadowed and accepted.served.kind is DeploymentKind.SEMANTIC else None
-    scores = used.scores if used else None
+    if accepted.served.kind is not DeploymentKind.SEMANTIC:
+        # In shadow the candidate's result is measured, and blue's is served.
+        semantic = None
+    scores = semantic.scores if semantic else None
     weight = accepted.served.semantic_weight if scores else 0.0
     if scores is not None:
         path = Path.SEMANTIC
-    elif used is not None:
+    elif semantic is not None:
         path = Path.FALLBACK
     else:
         path = Path.RULES
@@ -159,7 +166,7 @@ def enriched(
         source=source,
         prompt=accepted.prompt.prompt,
         path=path,
-        fallback_reason=used.fallback if used else None,
+        fallback_reason=semantic.fallback if semantic else None,
         assignment=accepted.assignment,
         rules=accepted.rules,
         semantic=scores,

@@ -326,28 +326,35 @@ class Worker:
         for one in admitted:
             if isinstance(one, Refused):
                 event: Any = rejected(one, **who)
-                rows.append(rejected_row(one.incoming, one.code))
+                rows.append(rejected_row(one))
             else:
-                found = semantic.get(one.incoming.source)
-                # What it took for this prompt's own path: rules alone do not wait for the model.
-                seconds = rules_seconds if found is None else semantic_done
+                served = semantic.get((one.incoming.source, one.served.name))
+                measured = semantic.get((one.incoming.source, one.measured.name))
+                # What it took for each path: rules alone do not wait for the model.
                 event = enriched(
                     one,
-                    found,
+                    served,
                     rules_seconds=rules_seconds,
-                    processing_seconds=seconds,
+                    processing_seconds=rules_seconds if served is None else semantic_done,
                     **who,
                 )
-                rows.append(result_row(one, found, seconds))
+                seconds = rules_seconds if measured is None else semantic_done
+                rows.append(result_row(one, measured, seconds))
             results.append(Result(event, one.incoming.result_key, now_ms))
         return results, rows
 
-    async def _score(self, accepted: Sequence[Accepted]) -> dict[SourcePosition, Semantic]:
-        """The semantic half of every prompt that wants it, a deployment at a time."""
-        found: dict[SourcePosition, Semantic] = {}
-        wanting = [one for one in accepted if one.semantic_wanted]
-        for name in dict.fromkeys(one.measured.name for one in wanting):
-            batch = [one for one in wanting if one.measured.name == name]
+    async def _score(
+        self, accepted: Sequence[Accepted]
+    ) -> dict[tuple[SourcePosition, str], Semantic]:
+        """The semantic half of every prompt that wants it, by prompt and deployment."""
+        found: dict[tuple[SourcePosition, str], Semantic] = {}
+        wanting: dict[str, list[Accepted]] = {}
+        for one in accepted:
+            for deployment in one.semantic_deployments:
+                wanting.setdefault(deployment.name, []).append(one)
+        # What serves comes first: a candidate that hangs costs only itself.
+        for name in sorted(wanting, key=lambda name: name not in {a.served.name for a in accepted}):
+            batch = wanting[name]
             started = time.perf_counter()
             try:
                 result = await self._engine.score(name, [one.prompt for one in batch])
@@ -360,9 +367,8 @@ class Worker:
                     Semantic(scores, None, result.embed_seconds, result.semantic_seconds)
                     for scores in result.scores
                 ]
-            found |= {
-                one.incoming.source: semantic for one, semantic in zip(batch, several, strict=True)
-            }
+            for one, semantic in zip(batch, several, strict=True):
+                found[one.incoming.source, name] = semantic
         return found
 
     async def _heartbeats(self) -> None:

@@ -34,6 +34,11 @@ __all__ = [
     "parse_policy",
 ]
 
+MAX_PANES = 600
+"""A window: each is kept, and merged at every hop."""
+RESERVED_SEGMENTS = ("all", "rest")
+"""The total over all segments, and what no segment matched."""
+
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 
 DAY_S = 86_400.0
@@ -326,6 +331,13 @@ def _value_contradictions(policy: Policy) -> list[tuple[str, str]]:
         found.append(("windows.hop_seconds", "is not a whole number of panes"))
     if windows.window_ms % windows.hop_ms:
         found.append(("windows.window_seconds", "is not a whole number of hops"))
+    if windows.window_ms > MAX_PANES * windows.pane_ms:
+        found.append(("windows.pane_seconds", f"makes more than {MAX_PANES} panes a window"))
+    found += [
+        (f"segments[{i}].name", f"{segment.name!r} is the name of a total")
+        for i, segment in enumerate(policy.segments)
+        if segment.name in RESERVED_SEGMENTS
+    ]
     return found
 
 

@@ -121,8 +121,9 @@ class Pane(msgspec.Struct, kw_only=True):
 
     def add_rows(self, rows: Rows, segments: list[str]) -> None:
         """Count rows into the totals of their arm and segment."""
-        # Of a rejected row nothing but its position has a meaning, so it has no arm.
-        candidate = rows.has(RowFlag.CANDIDATE) & ~rows.has(RowFlag.REJECTED)
+        # A rejected row has no arm, unless it is one that we failed on.
+        armed = ~rows.has(RowFlag.REJECTED) | rows.has(RowFlag.SYSTEM_ERROR)
+        candidate = rows.has(RowFlag.CANDIDATE) & armed
         for index in np.unique(rows.segment):
             totals = self.totals.setdefault(segments[index], [ArmTotals.zero(), ArmTotals.zero()])
             here = rows.segment == index

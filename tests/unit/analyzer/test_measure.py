@@ -8,10 +8,10 @@ import pytest
 
 from analyzer.blend import blend
 from analyzer.measure import Row, measurement_batch, rejected_row, result_row
-from analyzer.pipeline import Accepted, Incoming, Semantic, admit
+from analyzer.pipeline import Accepted, Incoming, Refused, Semantic, admit
 from analyzer.validate import Limits
 from schemas.log import MeasurementBatch, RowFlag, decode_log_record, encode_log_record
-from schemas.prompts import FallbackReason, RejectionCode, SemanticScores, SourcePosition
+from schemas.prompts import Arm, FallbackReason, RejectionCode, SemanticScores, SourcePosition
 from schemas.rollout import RolloutState, Segment
 from tests.support.samples import sample
 from tests.support.workers import rolling
@@ -93,9 +93,17 @@ def test_shadow_row_is_about_green() -> None:
 )
 def test_rejected_row_is_counted(code: RejectionCode, flags: RowFlag) -> None:
     """A dead letter is a row, and only one that is our fault is a system error (M33)."""
-    row = rejected_row(Incoming(SourcePosition("prompts", 3, 9), 0, None, None), code)
+    source = Incoming(SourcePosition("prompts", 3, 9), 0, None, None)
+    row = rejected_row(Refused(source, code, "why"))
     assert (row.partition, row.offset, row.flags) == (3, 9, flags)
     assert row.score == 0.0
+
+
+def test_our_failure_counts_on_its_arm() -> None:
+    """A system error on a candidate's prompt is the candidate's: else its gate could never fail."""
+    source = Incoming(SourcePosition("prompts", 3, 9), 0, None, None)
+    row = rejected_row(Refused(source, RejectionCode.INTERNAL_ERROR, "why", Arm.CANDIDATE))
+    assert row.flags == RowFlag.REJECTED | RowFlag.SYSTEM_ERROR | RowFlag.CANDIDATE
 
 
 def test_batch_is_read_back_as_it_was_made() -> None:
@@ -105,7 +113,11 @@ def test_batch_is_read_back_as_it_was_made() -> None:
     rows = [
         result_row(accepted(state, 4, attributes={"plan": "pro"}), None, 0.5),
         result_row(accepted(state, 5), None, 0.25),
-        rejected_row(Incoming(SourcePosition("prompts", 0, 2), 0, None, None), RejectionCode.EMPTY),
+        rejected_row(
+            Refused(
+                Incoming(SourcePosition("prompts", 0, 2), 0, None, None), RejectionCode.EMPTY, "why"
+            )
+        ),
         result_row(accepted(state, 6, attributes={"plan": "pro"}), None, 0.125),
     ]
     made = batch(rows, state)

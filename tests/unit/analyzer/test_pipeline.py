@@ -68,7 +68,7 @@ def test_control_is_served_by_blue() -> None:
     """Without a share, nothing about a prompt needs the model."""
     one = accepted(rolling(share=0.0))
     assert (one.served.name, one.measured.name) == ("baseline", "baseline")
-    assert not one.semantic_wanted
+    assert one.semantic_deployments == []
     served = result(one, None)
     assert (served.path, served.semantic, served.fallback_reason) == (Path.RULES, None, None)
     assert (served.score, served.semantic_weight) == (one.rules.overall, 0.0)
@@ -98,11 +98,36 @@ def test_shadow_shows_nothing_of_green(semantic: Semantic) -> None:
     """Neither green's scores nor its failures reach the result that is served (M45)."""
     one = accepted(rolling(share=0.0, shadow_share=1.0))
     assert (one.served.name, one.measured.name) == ("baseline", "semantic")
-    assert one.semantic_wanted
+    assert [d.name for d in one.semantic_deployments] == [one.measured.name]
     served = result(one, semantic)
     assert (served.path, served.semantic, served.fallback_reason) == (Path.RULES, None, None)
     assert served.score == one.rules.overall
     assert served.assignment.shadow_deployment == "semantic"
+
+
+def test_shadow_serves_a_semantic_blue_as_before() -> None:
+    """With a semantic blue, a shadowed prompt is served blue's blend, and green is measured."""
+    rules = rolling(share=0.0, shadow_share=1.0)
+    assert rules.green is not None
+    blue = msgspec.structs.replace(rules.green, name="semantic-1", semantic_weight=0.2)
+    one = accepted(msgspec.structs.replace(rules, blue=blue))
+    assert (one.served.name, one.measured.name) == ("semantic-1", "semantic")
+    assert {d.name for d in one.semantic_deployments} == {"semantic-1", "semantic"}
+    served = result(one, scored(0.9))
+    assert (served.path, served.semantic_weight) == (Path.SEMANTIC, 0.2)
+
+
+def test_our_own_failure_knows_its_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect in the analysis costs one prompt, and counts on the arm that it was assigned to."""
+
+    def broken(_text: str) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("analyzer.pipeline.rule_scores", broken)
+    found = admit(incoming(), rolling(share=1.0), LIMITS)
+    assert isinstance(found, Refused)
+    assert (found.code, found.arm) == (RejectionCode.INTERNAL_ERROR, Arm.CANDIDATE)
+    assert "ZeroDivisionError" in found.reason
 
 
 def test_promoted_green_is_blue() -> None:

@@ -108,6 +108,8 @@ WRONG_VALUES = [
     ("stages.1.shadow_percent", 5, "stages[1].shadow_percent", "only a stage at 0 %"),
     ("windows.hop_seconds", 3, "windows.hop_seconds", "not a whole number of panes"),
     ("windows.window_seconds", 65, "windows.window_seconds", "not a whole number of hops"),
+    ("windows.window_seconds", 1210, "windows.pane_seconds", "more than 600 panes a window"),
+    ("segments", [{**segment()[0], "name": "all"}], "segments[0].name", "the name of a total"),
     ("gates.0.objective", "< 0.5", "gates[0].objective", "write '<= 0.5', '>= 0.7'"),
     ("gates.0.objective", "<= ٣", "gates[0].objective", "is not an objective"),
     ("gates.1.objective", "<= 10%", "gates[1].objective", "a relative objective needs a sign"),
