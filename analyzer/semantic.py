@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pybreaker import CircuitBreaker, CircuitBreakerError
 
 from analyzer.cache import EmbeddingCache
 from analyzer.encoder import Encoder
@@ -31,6 +32,11 @@ Vector = npt.NDArray[np.float32]
 
 _UNIT_TOLERANCE = 1e-2
 """Of a squared norm: wider than rounding in 16 bits, narrower than any other mistake."""
+BREAKER_FAILURES = 5
+"""Batches that fail in a row before the semantic half is left alone: fewer and one bad prompt would
+open it, more and each of them costs its time-out."""
+BREAKER_RESET_SECONDS = 10.0
+"""How long it is left alone; then one batch is a probe."""
 RELOAD_SECONDS = 30.0
 """Between two attempts to load a model that could not be loaded."""
 
@@ -139,6 +145,7 @@ class SemanticEngine:
         self._timeout_s = timeout_seconds
         self._faults = faults
         self._thread = ModelThread()
+        self._breakers: dict[str, CircuitBreaker] = {}
         self._model: Model | None = None
         self.state = ModelState.LOADING
 
@@ -182,9 +189,15 @@ class SemanticEngine:
             raise SemanticFailure(
                 FallbackReason.BUSY, "the model has not come back from an earlier batch"
             )
-        call = self._thread.call(lambda: self._score(model, deployment, prompts))
         try:
-            return await asyncio.wait_for(call, self._timeout_s)
+            with self._breaker(deployment).calling():
+                call = self._thread.call(lambda: self._score(model, deployment, prompts))
+                return await asyncio.wait_for(call, self._timeout_s)
+        except CircuitBreakerError as error:
+            raise SemanticFailure(
+                FallbackReason.CIRCUIT_OPEN,
+                f"{BREAKER_FAILURES} batches of {deployment!r} failed in a row",
+            ) from error
         except TimeoutError as error:
             raise SemanticFailure(
                 FallbackReason.TIMEOUT, f"no answer within {self._timeout_s:g} s"
@@ -195,6 +208,18 @@ class SemanticEngine:
             raise SemanticFailure(
                 FallbackReason.ENCODER_ERROR, f"{type(error).__name__}: {error}"
             ) from error
+
+    def _breaker(self, deployment: str) -> CircuitBreaker:
+        """A deployment's own: a green that is broken leaves a blue that works alone."""
+        if deployment not in self._breakers:
+            self._breakers[deployment] = CircuitBreaker(
+                fail_max=BREAKER_FAILURES,
+                reset_timeout=BREAKER_RESET_SECONDS,
+                # The failure that opens it keeps its own reason.
+                throw_new_error_on_trip=False,
+                name=deployment,
+            )
+        return self._breakers[deployment]
 
     def _score(
         self, model: Model, deployment: str, prompts: Sequence[PromptSubmitted]

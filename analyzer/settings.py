@@ -48,6 +48,8 @@ class AnalyzerSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch, far below the 10 s after which the broker aborts the transaction."""
     max_poll_records: int = 64
     """Prompts a batch: more is faster, and every one of them waits for the slowest."""
+    shed_lag_messages: int = 0
+    """With more prompts waiting, the semantic half is left out and said to be; 0 never does."""
     heartbeat_seconds: float = 1.0
     cache_bytes: int = 64 * 2**20
     limits: Limits = Limits()

@@ -32,8 +32,9 @@ from analyzer.pipeline import (
 from analyzer.publish import Publisher, Result
 from analyzer.semantic import Model, SemanticEngine, SemanticFailure
 from analyzer.settings import AnalyzerSettings
+from analyzer.shedding import LoadShedder
 from schemas.log import Heartbeat, MeasurementBatch
-from schemas.prompts import SourcePosition
+from schemas.prompts import FallbackReason, SourcePosition
 from schemas.rollout import RolloutState
 from schemas.topics import Topic
 from schemas.version import VERSION
@@ -84,6 +85,7 @@ class Worker:
         self._engine = SemanticEngine(
             load, settings.semantic_timeout_seconds, FaultFile(settings.faults_file)
         )
+        self._shedder = LoadShedder(settings.shed_lag_messages)
         self._stopping = asyncio.Event()
         self._batch = asyncio.Lock()
         """Held while a batch is polled and analysed; a rebalance waits for it."""
@@ -352,6 +354,9 @@ class Worker:
         for one in accepted:
             for deployment in one.semantic_deployments:
                 wanting.setdefault(deployment.name, []).append(one)
+        if self._shedder.update(self._lag()):
+            shed = Semantic(None, FallbackReason.SHED, 0.0, 0.0)
+            return {(one.incoming.source, n): shed for n in wanting for one in wanting[n]}
         # What serves comes first: a candidate that hangs costs only itself.
         for name in sorted(wanting, key=lambda name: name not in {a.served.name for a in accepted}):
             batch = wanting[name]

@@ -66,6 +66,8 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_SERVICE": Variable("default", "the application that is monitored"),
     "DRIFTGATE_SERVICE_PARTITIONS": Variable("4", "partitions of the log: the most monitors that "
                                              "share the services"),
+    "DRIFTGATE_SHED_LAG_MESSAGES": Variable("0", "prompts waiting for a worker beyond which it "
+                                            "leaves the semantic half out; 0 is never"),
     "DRIFTGATE_TOPIC_PREFIX": Variable("", "put before every topic and group name"),
     "DRIFTGATE_WORKER_ID": Variable("", "stable name of an analyzer process, one each; else made "
                                     "up at each start"),
@@ -108,7 +110,7 @@ def _encoder(text: str) -> str:
     return text
 
 
-def _bytes(text: str) -> int:
+def _not_negative(text: str) -> int:
     number = int(text)
     if number < 0:
         raise ValueError("must be 0 or more")
@@ -180,7 +182,8 @@ def analyzer_settings(
         ),
         max_poll_records=_read(environ, "DRIFTGATE_MAX_POLL_RECORDS", _positive_int),
         heartbeat_seconds=_read(environ, "DRIFTGATE_HEARTBEAT_SECONDS", _positive_seconds),
-        cache_bytes=_read(environ, "DRIFTGATE_CACHE_BYTES", _bytes),
+        cache_bytes=_read(environ, "DRIFTGATE_CACHE_BYTES", _not_negative),
+        shed_lag_messages=_read(environ, "DRIFTGATE_SHED_LAG_MESSAGES", _not_negative),
         faults_file=_path(environ, "DRIFTGATE_FAULTS_FILE"),
         domains_file=_path(environ, "DRIFTGATE_DOMAINS"),
         calibration_file=_path(environ, "DRIFTGATE_CALIBRATION"),

@@ -156,3 +156,34 @@ async def test_injected_fault_is_an_encoder_error(tmp_path: Path) -> None:
         await engine.score("semantic", PROMPTS)
     assert caught.value.reason is FallbackReason.ENCODER_ERROR
     assert len((await engine.score("other", PROMPTS)).scores) == 3
+
+
+async def test_a_deployment_that_keeps_failing_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After five failures green is not asked any more, blue still is; then one probe, and back."""
+    monkeypatch.setattr(semantic, "BREAKER_RESET_SECONDS", 0.3)
+    faults = tmp_path / "faults.json"
+    faults.write_text('{"deployment": "green", "error_rate": 1.0}')
+    engine = SemanticEngine(hashing_model, 5.0, FaultFile(faults))
+    await engine.keep_loaded()
+
+    async def reason(deployment: str) -> FallbackReason | None:
+        try:
+            await engine.score(deployment, PROMPTS)
+        except SemanticFailure as failure:
+            return failure.reason
+        return None
+
+    found = [await reason("green") for _ in range(7)]
+    assert found == [FallbackReason.ENCODER_ERROR] * 5 + [FallbackReason.CIRCUIT_OPEN] * 2
+    assert await reason("blue") is None
+    await asyncio.sleep(0.4)
+    # The probe fails, and the circuit is open again at once.
+    assert [await reason("green") for _ in range(2)] == [
+        FallbackReason.ENCODER_ERROR,
+        FallbackReason.CIRCUIT_OPEN,
+    ]
+    faults.unlink()
+    await asyncio.sleep(0.4)
+    assert [await reason("green") for _ in range(3)] == [None, None, None]
