@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,26 +14,20 @@ import psutil
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
+from analyzer.analysis import Analyst
 from analyzer.errors import WorkerFencedError
 from analyzer.faults import FaultFile
 from analyzer.follower import RolloutFollower
 from analyzer.kafka_fencing import stable_offsets
-from analyzer.measure import Row, measurement_batch, rejected_row, result_row
+from analyzer.measure import measurement_batch
 from analyzer.pipeline import (
-    Accepted,
     Incoming,
-    Refused,
-    Semantic,
-    admit,
-    enriched,
-    rejected,
 )
 from analyzer.publish import Publisher, Result
-from analyzer.semantic import Model, SemanticEngine, SemanticFailure
+from analyzer.semantic import Model, SemanticEngine
 from analyzer.settings import AnalyzerSettings
-from analyzer.shedding import LoadShedder
 from schemas.log import Heartbeat, MeasurementBatch
-from schemas.prompts import FallbackReason, SourcePosition
+from schemas.prompts import SourcePosition
 from schemas.rollout import RolloutState
 from schemas.topics import Topic
 from schemas.version import VERSION
@@ -85,7 +78,7 @@ class Worker:
         self._engine = SemanticEngine(
             load, settings.semantic_timeout_seconds, FaultFile(settings.faults_file)
         )
-        self._shedder = LoadShedder(settings.shed_lag_messages)
+        self._analyst = Analyst(settings, self._engine)
         self._stopping = asyncio.Event()
         self._batch = asyncio.Lock()
         """Held while a batch is polled and analysed; a rebalance waits for it."""
@@ -269,7 +262,7 @@ class Worker:
         records = [_incoming(record) for several in found.values() for record in several]
         state = self._applied
         offsets = {tp: several[-1].offset + 1 for tp, several in found.items() if several}
-        results, rows = await self._analyse(records, state)
+        results, rows = await self._analyst.analyse(records, state, lag_messages=self._lag())
         measured = measurement_batch(
             rows,
             state,
@@ -313,68 +306,6 @@ class Worker:
                 await asyncio.wait({self._delivery})
             # What others do there from now on is no lag of ours, should partitions come back.
             self._next_offsets.clear()
-
-    async def _analyse(
-        self, records: Sequence[Incoming], state: RolloutState
-    ) -> tuple[list[Result], list[Row]]:
-        polled = time.perf_counter()
-        admitted = [admit(record, state, self._settings.limits) for record in records]
-        rules_seconds = time.perf_counter() - polled
-        semantic = await self._score([a for a in admitted if isinstance(a, Accepted)])
-        semantic_done = time.perf_counter() - polled
-        results, rows = [], []
-        now_ms = time.time_ns() // 1_000_000
-        who = {"service": self._settings.service, "worker_id": self._settings.worker_id}
-        for one in admitted:
-            if isinstance(one, Refused):
-                event: Any = rejected(one, **who)
-                rows.append(rejected_row(one))
-            else:
-                served = semantic.get((one.incoming.source, one.served.name))
-                measured = semantic.get((one.incoming.source, one.measured.name))
-                # What it took for each path: rules alone do not wait for the model.
-                event = enriched(
-                    one,
-                    served,
-                    rules_seconds=rules_seconds,
-                    processing_seconds=rules_seconds if served is None else semantic_done,
-                    **who,
-                )
-                seconds = rules_seconds if measured is None else semantic_done
-                rows.append(result_row(one, measured, seconds))
-            results.append(Result(event, one.incoming.result_key, now_ms))
-        return results, rows
-
-    async def _score(
-        self, accepted: Sequence[Accepted]
-    ) -> dict[tuple[SourcePosition, str], Semantic]:
-        """The semantic half of every prompt that wants it, by prompt and deployment."""
-        found: dict[tuple[SourcePosition, str], Semantic] = {}
-        wanting: dict[str, list[Accepted]] = {}
-        for one in accepted:
-            for deployment in one.semantic_deployments:
-                wanting.setdefault(deployment.name, []).append(one)
-        if self._shedder.update(self._lag()):
-            shed = Semantic(None, FallbackReason.SHED, 0.0, 0.0)
-            return {(one.incoming.source, n): shed for n in wanting for one in wanting[n]}
-        # What serves comes first: a candidate that hangs costs only itself.
-        for name in sorted(wanting, key=lambda name: name not in {a.served.name for a in accepted}):
-            batch = wanting[name]
-            started = time.perf_counter()
-            try:
-                result = await self._engine.score(name, [one.prompt for one in batch])
-            except SemanticFailure as failure:
-                log.warning("%d prompts fall back to rules: %s", len(batch), failure)
-                seconds = time.perf_counter() - started
-                several = [Semantic(None, failure.reason, seconds, seconds)] * len(batch)
-            else:
-                several = [
-                    Semantic(scores, None, result.embed_seconds, result.semantic_seconds)
-                    for scores in result.scores
-                ]
-            for one, semantic in zip(batch, several, strict=True):
-                found[one.incoming.source, name] = semantic
-        return found
 
     async def _heartbeats(self) -> None:
         while True:

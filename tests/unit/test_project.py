@@ -24,6 +24,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 # reason; a name that ends in `*` stands for all that begin with it. All others are core: the same
 # input gives the same output, so that a decision can be recomputed from the log. Keep it short.
 SHELLS = {
+    "analyzer/analysis.py": "times a poll's way through the analysis",
     "analyzer/encoder*": "runs the model in a thread, with a time-out",
     "analyzer/faults.py": "rehearses failures: takes time, and fails at random",
     "analyzer/follower.py": "follows the topic of the rollout's state",

@@ -1,0 +1,104 @@
+"""A poll's way through the analysis: rules for all, the semantic half for those that want it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from analyzer.measure import Row, rejected_row, result_row
+from analyzer.pipeline import Accepted, Incoming, Refused, Semantic, admit, enriched, rejected
+from analyzer.publish import Result
+from analyzer.semantic import SemanticEngine, SemanticFailure
+from analyzer.settings import AnalyzerSettings
+from analyzer.shedding import LoadShedder
+from schemas.prompts import FallbackReason, SourcePosition
+from schemas.rollout import RolloutState
+
+__all__ = ["Analyst"]
+
+log = logging.getLogger("driftgate.analyzer")
+
+
+class Analyst:
+    """Analyses polls.
+
+    Args:
+        settings: of the worker.
+        engine: the semantic half; whatever it fails with, the rules result is served.
+    """
+
+    def __init__(self, settings: AnalyzerSettings, engine: SemanticEngine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._shedder = LoadShedder(settings.shed_lag_messages)
+
+    async def analyse(
+        self, records: Sequence[Incoming], state: RolloutState, *, lag_messages: int
+    ) -> tuple[list[Result], list[Row]]:
+        """Every record's result and measured row, in their order.
+
+        Args:
+            records: of one poll.
+            state: that all of them are routed by.
+            lag_messages: prompts that wait behind them.
+        """
+        polled = time.perf_counter()
+        admitted = [admit(record, state, self._settings.limits) for record in records]
+        rules_seconds = time.perf_counter() - polled
+        semantic = await self._score([a for a in admitted if isinstance(a, Accepted)], lag_messages)
+        semantic_done = time.perf_counter() - polled
+        results, rows = [], []
+        now_ms = time.time_ns() // 1_000_000
+        who = {"service": self._settings.service, "worker_id": self._settings.worker_id}
+        for one in admitted:
+            if isinstance(one, Refused):
+                event: Any = rejected(one, **who)
+                rows.append(rejected_row(one))
+            else:
+                served = semantic.get((one.incoming.source, one.served.name))
+                measured = semantic.get((one.incoming.source, one.measured.name))
+                # What it took for each path: rules alone do not wait for the model.
+                event = enriched(
+                    one,
+                    served,
+                    rules_seconds=rules_seconds,
+                    processing_seconds=rules_seconds if served is None else semantic_done,
+                    **who,
+                )
+                seconds = rules_seconds if measured is None else semantic_done
+                rows.append(result_row(one, measured, seconds))
+            results.append(Result(event, one.incoming.result_key, now_ms))
+        return results, rows
+
+    async def _score(
+        self, accepted: Sequence[Accepted], lag_messages: int
+    ) -> dict[tuple[SourcePosition, str], Semantic]:
+        """The semantic half of every prompt that wants it, by prompt and deployment."""
+        found: dict[tuple[SourcePosition, str], Semantic] = {}
+        wanting: dict[str, list[Accepted]] = {}
+        for one in accepted:
+            for deployment in one.semantic_deployments:
+                wanting.setdefault(deployment.name, []).append(one)
+        if self._shedder.update(lag_messages):
+            shed = Semantic(None, FallbackReason.SHED, 0.0, 0.0)
+            return {(one.incoming.source, n): shed for n in wanting for one in wanting[n]}
+        # What serves comes first: a candidate that hangs costs only itself.
+        for name in sorted(wanting, key=lambda name: name not in {a.served.name for a in accepted}):
+            batch = wanting[name]
+            started = time.perf_counter()
+            try:
+                result = await self._engine.score(name, [one.prompt for one in batch])
+            except SemanticFailure as failure:
+                log.warning("%d prompts fall back to rules: %s", len(batch), failure)
+                seconds = time.perf_counter() - started
+                several = [Semantic(None, failure.reason, seconds, seconds)] * len(batch)
+            else:
+                several = [
+                    Semantic(scores, None, result.embed_seconds, result.semantic_seconds)
+                    for scores in result.scores
+                ]
+            for one, semantic in zip(batch, several, strict=True):
+                found[one.incoming.source, name] = semantic
+        return found
