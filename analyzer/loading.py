@@ -21,7 +21,10 @@ def load_model(settings: AnalyzerSettings) -> Model:
         ModelError: it cannot be had or must not be used; the message names the cure.
     """
     encoder = choose_encoder(
-        settings.encoder, locate_model(settings.model), settings.model_cache_dir
+        settings.encoder,
+        locate_model(settings.model),
+        settings.model_cache_dir,
+        device=settings.device,
     )
     scorer = SemanticFeatures(
         encoder, load_domains(settings.domains_file), load_calibration(settings.calibration_file)

@@ -37,6 +37,8 @@ class AnalyzerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A folder or a hub name; else an installed package, else the hub."""
     encoder: str = "auto"
     """The engine that computes, see :data:`analyzer.encoder_choice.ENCODERS`."""
+    device: str = "cpu"
+    """As torch names it; another than the CPU needs sentence-transformers."""
     model_cache_dir: Path | None = None
     """Where exported graphs are kept between starts; the user's cache folder when None."""
     domains_file: Path | None = None

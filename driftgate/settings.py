@@ -46,6 +46,7 @@ ENVIRONMENT: Mapping[str, Variable] = {
                                     "models are kept"),
     "DRIFTGATE_DELIVERY": Variable("exactly_once", "or at_least_once, where Kafka has no "
                                    "transactions"),
+    "DRIFTGATE_DEVICE": Variable("cpu", "or cuda: sentence-transformers computes there"),
     "DRIFTGATE_DOMAINS": Variable("", "domains.yaml with more domains, or others of these names"),
     "DRIFTGATE_ENCODER": Variable("auto", "openvino, onnx or sentence-transformers; auto takes the "
                                   "fastest that is faithful on this CPU"),
@@ -176,6 +177,7 @@ def analyzer_settings(
         delivery=_read(environ, "DRIFTGATE_DELIVERY", Delivery),
         model=environ.get("DRIFTGATE_MODEL", "").strip() or None,
         encoder=_read(environ, "DRIFTGATE_ENCODER", _encoder),
+        device=_read(environ, "DRIFTGATE_DEVICE", str),
         model_cache_dir=default_cache_dir(environ) / "models",
         semantic_timeout_seconds=_read(
             environ, "DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS", _positive_seconds

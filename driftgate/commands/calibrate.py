@@ -47,7 +47,10 @@ def calibrate(
     try:
         with err.status("loading the model"):
             encoder = choose_encoder(
-                settings.encoder, locate_model(settings.model), settings.model_cache_dir
+                settings.encoder,
+                locate_model(settings.model),
+                settings.model_cache_dir,
+                device=settings.device,
             )
         found = recalibrate(
             data.texts,
