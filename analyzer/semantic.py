@@ -148,6 +148,8 @@ class SemanticEngine:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._model: Model | None = None
         self.state = ModelState.LOADING
+        self.tried = asyncio.Event()
+        """Set when the model is there, or the first attempt to load it has failed."""
 
     @property
     def model(self) -> Model | None:
@@ -162,6 +164,7 @@ class SemanticEngine:
                 self._model = await self._thread.call(self._load)
             except Exception as error:  # noqa: BLE001 - whatever a model library throws
                 self.state = ModelState.UNAVAILABLE
+                self.tried.set()
                 log.error(
                     "the model cannot be loaded, serving rules results; trying again in %.0f s: %s",
                     RELOAD_SECONDS,
@@ -170,6 +173,7 @@ class SemanticEngine:
                 await asyncio.sleep(RELOAD_SECONDS)
             else:
                 self.state = ModelState.READY
+                self.tried.set()
                 log.info(
                     "model ready after %.1f s: %s",
                     time.monotonic() - started,

@@ -42,6 +42,9 @@ SESSION_TIMEOUT_MS = 8_000
 """After so long without a heartbeat the group gives a worker's partitions to the others."""
 POLL_LIMIT_SECONDS = 1.0
 """A poll waits for the end of a rebalance, and that for the poll: one of them must give in."""
+WARM_UP_SECONDS = 60.0
+"""How long a start waits for the model. The first one on a machine exports it, in 15 s; others take
+2 s."""
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Pauses after failed deliveries in a row; the last one repeats."""
 DRAIN_SECONDS = 5.0
@@ -121,6 +124,7 @@ class Worker:
                 asyncio.create_task(self._engine.keep_loaded()),
                 asyncio.create_task(self._heartbeats()),
             ]
+            await self._warm_up()
             self._consumer.subscribe([topic], listener=_Rebalance(self))
             log.info(
                 "worker %s of service %s: waiting for prompts on %s, delivery %s",
@@ -137,6 +141,16 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
+
+    async def _warm_up(self) -> None:
+        """Take no prompt before the model is there: its fallbacks would count against green.
+
+        One that cannot be had, or takes too long, is not waited for: rules serve until it comes.
+        """
+        events = [asyncio.create_task(e.wait()) for e in (self._engine.tried, self._stopping)]
+        await asyncio.wait(events, timeout=WARM_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for event in events:
+            event.cancel()
 
     async def _until_stopped(self, work: asyncio.Task[None]) -> None:
         stop = asyncio.create_task(self._stopping.wait())

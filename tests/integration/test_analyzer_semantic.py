@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -190,6 +191,21 @@ async def test_missing_model_is_tried_again(
     assert taken(newer(found.enriched, before)) == SEMANTIC
     assert found.positions == sorted(sent)
     assert (await heartbeats(kafka))[-1].model is ModelState.READY
+
+
+async def test_no_prompt_is_taken_before_the_model_is_there(kafka: KafkaSettings) -> None:
+    """A start is no failure: what waits meanwhile is analysed semantically, none by fallback."""
+
+    def load() -> Model:
+        time.sleep(1.0)
+        return hashing_model()
+
+    await publish_state(kafka, rolling())
+    sent = await submit(kafka, prompts(5))
+    async with working(settings_of(kafka), load):
+        found = await wait_for_outcome(kafka, 5)
+    assert taken(found.enriched) == SEMANTIC
+    assert found.positions == sorted(sent)
 
 
 async def test_faults_file_injects(kafka: KafkaSettings, tmp_path: Path) -> None:
