@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from analyzer.cache import EmbeddingCache
+from analyzer.cache_redis import SharedEmbeddingCache
+from analyzer.cache_redis_url import check_redis_url, connect
 from analyzer.calibration import load_calibration
 from analyzer.domains import load_domains
+from analyzer.encoder import Encoder
 from analyzer.encoder_choice import choose_encoder
 from analyzer.features import SemanticFeatures
 from analyzer.model import locate_model
@@ -19,6 +22,7 @@ def load_model(settings: AnalyzerSettings) -> Model:
 
     Raises:
         ModelError: it cannot be had or must not be used; the message names the cure.
+        RedisSettingError: the shared cache that they name cannot be one.
     """
     encoder = choose_encoder(
         settings.encoder,
@@ -29,4 +33,17 @@ def load_model(settings: AnalyzerSettings) -> Model:
     scorer = SemanticFeatures(
         encoder, load_domains(settings.domains_file), load_calibration(settings.calibration_file)
     )
-    return Model(encoder, scorer, EmbeddingCache(settings.cache_bytes, encoder.fingerprint))
+    return Model(encoder, scorer, _cache(settings, encoder))
+
+
+def _cache(settings: AnalyzerSettings, encoder: Encoder) -> EmbeddingCache:
+    if settings.redis_url is None:
+        return EmbeddingCache(settings.cache_bytes, encoder.fingerprint)
+    check_redis_url(settings.redis_url)
+    return SharedEmbeddingCache(
+        settings.cache_bytes,
+        encoder.fingerprint,
+        encoder.dimension,
+        connect(settings.redis_url),
+        ttl_seconds=settings.redis_ttl_seconds,
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from analyzer.cache_redis import TTL_SECONDS
 from analyzer.validate import Limits
 from schemas.settings import KafkaSettings
 
@@ -54,6 +55,10 @@ class AnalyzerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """With more prompts waiting, the semantic half is left out and said to be; 0 never does."""
     heartbeat_seconds: float = 1.0
     cache_bytes: int = 64 * 2**20
+    redis_url: str | None = None
+    """A cache that workers share, see :mod:`analyzer.cache_redis`; may hold a password."""
+    redis_ttl_seconds: int = TTL_SECONDS
+    """The life of a vector there."""
     limits: Limits = Limits()
     faults_file: Path | None = None
     """Fault injection for rehearsals; nothing is injected without it."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from analyzer.cache_redis_url import RedisSettingError, check_redis_url
 from analyzer.encoder_choice import ENCODERS
 from analyzer.settings import AnalyzerSettings, Delivery
 from driftgate.broker import default_cache_dir
@@ -61,6 +62,10 @@ ENVIRONMENT: Mapping[str, Variable] = {
                                  "default policy"),
     "DRIFTGATE_PROMPT_PARTITIONS": Variable("4", "partitions of the prompt topics: the most "
                                             "analyzers that share the work"),
+    "DRIFTGATE_REDIS_TTL_SECONDS": Variable("604800", "life of a vector in the shared cache"),
+    "DRIFTGATE_REDIS_URL": Variable("", "redis://[user:password@]host[:port][/database] of a cache "
+                                    "that workers share (needs `driftgate[redis]`); else each has "
+                                    "its own alone"),
     "DRIFTGATE_REPLICATION_FACTOR": Variable("1", "copies of each topic"),
     "DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS": Variable("5", "a batch that takes longer falls back to "
                                                    "rules"),
@@ -116,6 +121,18 @@ def _not_negative(text: str) -> int:
     if number < 0:
         raise ValueError("must be 0 or more")
     return number
+
+
+def _redis_url(environ: Mapping[str, str]) -> str | None:
+    text = environ.get("DRIFTGATE_REDIS_URL", "").strip()
+    if not text:
+        return None
+    try:
+        check_redis_url(text)
+    except RedisSettingError as error:
+        # Without the value: it may hold a password.
+        raise SettingsError(f"DRIFTGATE_REDIS_URL cannot be used: {error}") from error
+    return text
 
 
 def kafka_settings(environ: Mapping[str, str], bootstrap_servers: str | None = None
@@ -185,6 +202,8 @@ def analyzer_settings(
         max_poll_records=_read(environ, "DRIFTGATE_MAX_POLL_RECORDS", _positive_int),
         heartbeat_seconds=_read(environ, "DRIFTGATE_HEARTBEAT_SECONDS", _positive_seconds),
         cache_bytes=_read(environ, "DRIFTGATE_CACHE_BYTES", _not_negative),
+        redis_url=_redis_url(environ),
+        redis_ttl_seconds=_read(environ, "DRIFTGATE_REDIS_TTL_SECONDS", _positive_int),
         shed_lag_messages=_read(environ, "DRIFTGATE_SHED_LAG_MESSAGES", _not_negative),
         faults_file=_path(environ, "DRIFTGATE_FAULTS_FILE"),
         domains_file=_path(environ, "DRIFTGATE_DOMAINS"),

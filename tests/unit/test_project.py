@@ -25,6 +25,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 # input gives the same output, so that a decision can be recomputed from the log. Keep it short.
 SHELLS = {
     "analyzer/analysis.py": "times a poll's way through the analysis",
+    "analyzer/cache_redis*": "asks a Redis, in a thread, with time-outs",
     "analyzer/encoder*": "runs the model in a thread, with a time-out",
     "analyzer/faults.py": "rehearses failures: takes time, and fails at random",
     "analyzer/follower.py": "follows the topic of the rollout's state",
@@ -54,6 +55,7 @@ OUTSIDE = {
     "multiprocessing",
     "os",
     "psutil",
+    "redis",
     "requests",
     "secrets",
     "sentence_transformers",
