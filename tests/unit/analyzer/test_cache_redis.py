@@ -269,6 +269,17 @@ def test_a_redis_that_refuses_to_store_is_still_read(caplog: pytest.LogCaptureFi
     assert "refuses to store" in caplog.messages[0]
 
 
+def test_a_refusal_is_said_without_the_value(caplog: pytest.LogCaptureFixture) -> None:
+    """The server's words alone: a vector in the log would be no text, and thousands of bytes."""
+    cache = SharedEmbeddingCache(
+        0, "f", ENCODER.dimension, Client(), ttl_seconds=0, answer_seconds=PATIENT_S
+    )
+    cache.put(["one", "two"], ENCODER.encode(["one", "two"]))
+    assert cache.shared_state is SharedState.READ_ONLY
+    assert "ResponseError: invalid expire time" in caplog.messages[0]
+    assert KEY_PREFIX.decode() not in caplog.messages[0]
+
+
 def test_a_call_that_hangs_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     """The caller goes on, also while the call is still out; when it comes back, all is well."""
     caplog.set_level(logging.INFO)
