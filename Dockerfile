@@ -13,7 +13,7 @@ RUN python .ci/install.py uv \
  && .tools/bin/uv venv /opt/driftgate \
  && .tools/bin/uv pip install --no-cache --python /opt/driftgate/bin/python \
       --constraints requirements.lock --build-constraints requirements.lock \
-      --requirements pyproject.toml --extra model setuptools
+      --requirements pyproject.toml --extra model --extra redis setuptools
 COPY LICENSE README.md ./
 COPY schemas schemas
 COPY analyzer analyzer

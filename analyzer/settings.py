@@ -49,8 +49,11 @@ class AnalyzerSettings(msgspec.Struct, frozen=True, kw_only=True):
     semantic_timeout_seconds: float = 5.0
     """A batch whose semantic half takes longer gets the rules result. Above the slowest honest
     batch, far below the 10 s after which the broker aborts the transaction."""
-    max_poll_records: int = 64
-    """Prompts a batch: more is faster, and every one of them waits for the slowest."""
+    max_poll_records: int = 256
+    """The most prompts a batch."""
+    batch_seconds: float = 0.15
+    """What the analysis of a batch should take: batches are sized by the pace of those before.
+    Longer shares the cost of a transaction among more prompts, shorter makes each wait less."""
     shed_lag_messages: int = 0
     """With more prompts waiting, the semantic half is left out and said to be; 0 never does."""
     heartbeat_seconds: float = 1.0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from analyzer.analysis import Analyst
+from analyzer.batching import BatchSizer
 from analyzer.errors import WorkerFencedError
 from analyzer.faults import FaultFile
 from analyzer.follower import RolloutFollower
@@ -81,6 +83,7 @@ class Worker:
         self._engine = SemanticEngine(
             load, settings.semantic_timeout_seconds, FaultFile(settings.faults_file)
         )
+        self._sizer = BatchSizer(settings.max_poll_records, settings.batch_seconds)
         self._analyst = Analyst(settings, self._engine)
         self._stopping = asyncio.Event()
         self._batch = asyncio.Lock()
@@ -224,7 +227,7 @@ class Worker:
         try:
             async with asyncio.timeout(POLL_LIMIT_SECONDS):
                 found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
-                    timeout_ms=POLL_MS, max_records=self._settings.max_poll_records
+                    timeout_ms=POLL_MS, max_records=self._sizer.records
                 )
         except TimeoutError:
             return {}
@@ -276,7 +279,9 @@ class Worker:
         records = [_incoming(record) for several in found.values() for record in several]
         state = self._applied
         offsets = {tp: several[-1].offset + 1 for tp, several in found.items() if several}
+        started = time.perf_counter()
         results, rows = await self._analyst.analyse(records, state, lag_messages=self._lag())
+        self._sizer.update(len(records), time.perf_counter() - started)
         measured = measurement_batch(
             rows,
             state,

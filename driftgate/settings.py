@@ -39,6 +39,8 @@ class Variable(NamedTuple):
 
 
 ENVIRONMENT: Mapping[str, Variable] = {
+    "DRIFTGATE_BATCH_SECONDS": Variable("0.15", "what the analysis of a batch should take; sizes "
+                                        "batches"),
     "DRIFTGATE_BOOTSTRAP_SERVERS": Variable("127.0.0.1:9092", "Kafka, as host:port[,host:port]"),
     "DRIFTGATE_CALIBRATION": Variable("", "calibration.json of `driftgate calibrate`; else the "
                                       "one that ships"),
@@ -54,7 +56,7 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
     "DRIFTGATE_HEARTBEAT_SECONDS": Variable("1", "between two heartbeats of a worker"),
     "DRIFTGATE_LOG_LEVEL": Variable("INFO", "DEBUG, INFO, WARNING or ERROR"),
-    "DRIFTGATE_MAX_POLL_RECORDS": Variable("64", "prompts a batch of a worker"),
+    "DRIFTGATE_MAX_POLL_RECORDS": Variable("256", "the most prompts a batch of a worker"),
     "DRIFTGATE_MODEL": Variable("", "model folder or hub name; else an installed package, else "
                                 "the hub"),
     "DRIFTGATE_MONITOR_ID": Variable("monitor-1", "static name of a monitor process, one each"),
@@ -199,6 +201,7 @@ def analyzer_settings(
         semantic_timeout_seconds=_read(
             environ, "DRIFTGATE_SEMANTIC_TIMEOUT_SECONDS", _positive_seconds
         ),
+        batch_seconds=_read(environ, "DRIFTGATE_BATCH_SECONDS", _positive_seconds),
         max_poll_records=_read(environ, "DRIFTGATE_MAX_POLL_RECORDS", _positive_int),
         heartbeat_seconds=_read(environ, "DRIFTGATE_HEARTBEAT_SECONDS", _positive_seconds),
         cache_bytes=_read(environ, "DRIFTGATE_CACHE_BYTES", _not_negative),
