@@ -24,8 +24,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import StratifiedKFold
 
 from analyzer.errors import AnalyzerError
+from analyzer.labels import LabelledPrompts
 
-__all__ = ["Comparison", "LabelledPrompts", "StudyError", "agreement", "compare_domains",
+__all__ = ["Comparison", "StudyError", "agreement", "compare_domains",
            "compare_ratings"]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
@@ -38,15 +39,6 @@ _CONFIDENCE = 0.95
 
 class StudyError(AnalyzerError):
     """Data that no comparison can be made on; the message says what is missing."""
-
-
-class LabelledPrompts(msgspec.Struct, frozen=True, kw_only=True):
-    """Prompts with one kind of label."""
-
-    texts: list[str]
-    domains: list[str] | None = None
-    ratings: list[list[float]] | None = None
-    """For each prompt the rating of each of its raters, on any scale where more is better."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

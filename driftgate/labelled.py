@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rich.progress import track
 
 from analyzer.encoder import Encoder
-from analyzer.study import LabelledPrompts
+from analyzer.labels import LabelledPrompts
 from driftgate.console_io import err
 from driftgate.errors import DriftgateError
 

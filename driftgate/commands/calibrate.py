@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -13,12 +13,14 @@ from analyzer.calibration import load_calibration
 from analyzer.encoder_choice import choose_encoder
 from analyzer.errors import AnalyzerError
 from analyzer.model import locate_model
-from analyzer.recalibration import Recalibration, recalibrate
 from driftgate.commands.options import JsonFlag
 from driftgate.console_io import err, out, print_json, table
 from driftgate.errors import DriftgateError
 from driftgate.labelled import embed, read_labelled
 from driftgate.settings import analyzer_settings, kafka_settings
+
+if TYPE_CHECKING:
+    from analyzer.recalibration import Recalibration
 
 __all__ = ["calibrate"]
 
@@ -40,6 +42,8 @@ def calibrate(
 
     Use the result with DRIFTGATE_DOMAINS and DRIFTGATE_CALIBRATION.
     """
+    from analyzer.recalibration import recalibrate
+
     data = read_labelled(file)
     if data.domains is None:
         raise DriftgateError(f"{file}: calibrating relevance needs a `domain` in each row")

@@ -9,9 +9,8 @@ import signal
 import sys
 import tempfile
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
-import faust
 import typer
 from aiokafka.errors import KafkaError
 
@@ -26,7 +25,6 @@ from driftgate.settings import analyzer_settings, kafka_settings, monitor_settin
 from driftgate.topics import ensure_topics
 from driftgate.waiting import wait_for_broker
 from schemas.settings import KafkaSettings
-from streams.app import create_app
 
 __all__ = ["analyzer", "monitor"]
 
@@ -81,6 +79,10 @@ def monitor(
     policy: PolicyFile = None,
 ) -> None:
     """Run the monitor: measures, judges, decides."""
+    import faust
+
+    from streams.app import create_app
+
     configure_logging(os.environ)
     with tempfile.TemporaryDirectory(prefix="driftgate-monitor-") as data_dir:
         settings = monitor_settings(
@@ -107,7 +109,7 @@ def monitor(
         _start_again(code, steady=time.monotonic() - started > STEADY_SECONDS)
 
 
-def _run_to_end(worker: faust.Worker) -> int:
+def _run_to_end(worker: Any) -> int:
     try:
         worker.execute_from_commandline()
     except SystemExit as end:

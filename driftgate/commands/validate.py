@@ -5,23 +5,26 @@ from __future__ import annotations
 import json as json_module
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 import typer
 
 from analyzer.errors import AnalyzerError
+from analyzer.labels import LabelledPrompts
 from analyzer.loading import load_model
 from analyzer.rules import rule_scores
 from analyzer.semantic import Model
-from analyzer.study import Comparison, LabelledPrompts, compare_domains, compare_ratings
 from driftgate.commands.options import JsonFlag
 from driftgate.console_io import err, out, print_json, table
 from driftgate.errors import DriftgateError, Exit
 from driftgate.labelled import embed, in_batches, read_labelled
 from driftgate.settings import analyzer_settings, kafka_settings
 from schemas.prompts import PromptSubmitted
+
+if TYPE_CHECKING:
+    from analyzer.study import Comparison
 
 __all__ = ["validate"]
 
@@ -73,6 +76,8 @@ def validate(
 def _compare(
     data: LabelledPrompts, model: Model, weight: float, folds: int, seed: int
 ) -> Comparison:
+    from analyzer.study import compare_domains, compare_ratings
+
     if data.domains is not None:
         vectors = embed(data.texts, model.encoder)
         return compare_domains(data, vectors, semantic_weight=weight, folds=folds, seed=seed)

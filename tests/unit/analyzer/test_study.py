@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from analyzer.encoder import HashingEncoder
+from analyzer.labels import LabelledPrompts
 from analyzer.study import (
-    LabelledPrompts,
     StudyError,
     agreement,
     compare_domains,
