@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from analyzer.measure import Row, rejected_row, result_row
 from analyzer.pipeline import Accepted, Incoming, Refused, Semantic, admit, enriched, rejected
@@ -16,9 +16,18 @@ from analyzer.shedding import LoadShedder
 from schemas.prompts import FallbackReason, SourcePosition
 from schemas.rollout import RolloutState
 
-__all__ = ["Analyst"]
+__all__ = ["Analyst", "Poll"]
 
 log = logging.getLogger("driftgate.analyzer")
+
+
+class Poll(NamedTuple):
+    """A poll after its first half."""
+
+    polled: float
+    """When it was polled, by `time.perf_counter`."""
+    rules_seconds: float
+    admitted: list[Accepted | Refused]
 
 
 class Analyst:
@@ -34,19 +43,25 @@ class Analyst:
         self._engine = engine
         self._shedder = LoadShedder(settings.shed_lag_messages)
 
-    async def analyse(
-        self, records: Sequence[Incoming], state: RolloutState, *, lag_messages: int
-    ) -> tuple[list[Result], list[Row]]:
-        """Every record's result and measured row, in their order.
+    def admit(self, records: Sequence[Incoming], state: RolloutState) -> Poll:
+        """The first half, which needs no model: decode, validate, route, and analyse by rules.
 
         Args:
             records: of one poll.
             state: that all of them are routed by.
-            lag_messages: prompts that wait behind them.
         """
         polled = time.perf_counter()
         admitted = [admit(record, state, self._settings.limits) for record in records]
-        rules_seconds = time.perf_counter() - polled
+        return Poll(polled, time.perf_counter() - polled, admitted)
+
+    async def finish(self, poll: Poll, *, lag_messages: int) -> tuple[list[Result], list[Row]]:
+        """The semantic half, one poll at a time: every record's result and row, in their order.
+
+        Args:
+            poll: what was admitted.
+            lag_messages: prompts that wait behind it.
+        """
+        polled, rules_seconds, admitted = poll
         semantic = await self._score([a for a in admitted if isinstance(a, Accepted)], lag_messages)
         semantic_done = time.perf_counter() - polled
         results, rows = [], []

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import psutil
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from analyzer.analysis import Analyst
+from analyzer.analysis import Analyst, Poll
 from analyzer.batching import BatchSizer
 from analyzer.errors import WorkerFencedError
 from analyzer.faults import FaultFile
@@ -25,10 +26,10 @@ from analyzer.measure import measurement_batch
 from analyzer.pipeline import (
     Incoming,
 )
-from analyzer.publish import Publisher, Result
+from analyzer.publish import Publisher
 from analyzer.semantic import Model, SemanticEngine
 from analyzer.settings import AnalyzerSettings
-from schemas.log import Heartbeat, MeasurementBatch
+from schemas.log import Heartbeat
 from schemas.prompts import SourcePosition
 from schemas.rollout import RolloutState
 from schemas.topics import Topic
@@ -42,6 +43,9 @@ POLL_MS = 100
 """How long a poll waits for prompts: also how soon an idle worker applies a rollback."""
 SESSION_TIMEOUT_MS = 8_000
 """After so long without a heartbeat the group gives a worker's partitions to the others."""
+MAX_UNDER_WAY = 2
+"""Polls beside the one that is being admitted: one in the model, one on its way into Kafka. More
+would only wait, and be lost with a failed delivery."""
 POLL_LIMIT_SECONDS = 1.0
 """A poll waits for the end of a rebalance, and that for the poll: one of them must give in."""
 WARM_UP_SECONDS = 60.0
@@ -87,15 +91,17 @@ class Worker:
         self._analyst = Analyst(settings, self._engine)
         self._stopping = asyncio.Event()
         self._batch = asyncio.Lock()
-        """Held while a batch is polled and analysed; a rebalance waits for it."""
+        """Held while a batch is polled and admitted; a rebalance waits for it."""
         self._assignments = 0
         """How often the group gave us partitions."""
         self._taken_over = -1
         """The assignment whose committed offsets we have gone to."""
         self._broken = False
         """A delivery has failed, and the producers are not fit for another."""
-        self._delivery: asyncio.Task[None] | None = None
-        """The delivery of the batch before; a rebalance waits for it, too."""
+        self._under_way: deque[asyncio.Task[None]] = deque()
+        """Polls that are analysed or delivered, oldest first; a rebalance waits for them, too."""
+        self._model = asyncio.Lock()
+        """One poll at a time goes through the model."""
         self._applied: RolloutState = self._follower.state
         """What the batch under way, or the next one, is routed by."""
         self._beat = asyncio.Event()
@@ -139,7 +145,7 @@ class Worker:
             tasks.append(asyncio.create_task(self._work(tuple(tasks))))
             await self._until_stopped(tasks[-1])
         finally:
-            tasks += [self._delivery] if self._delivery is not None else []
+            await self._abandon()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -207,8 +213,8 @@ class Worker:
                         continue
                     if found:
                         await self._handle(found)
-                    elif self._delivery is not None and self._delivery.done():
-                        await self._delivered()
+                    elif self._under_way and self._under_way[0].done():
+                        await self._first_delivered()
             except KafkaError as error:
                 pause_s = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
                 self._failures += 1
@@ -217,11 +223,12 @@ class Worker:
                     pause_s,
                     error,
                 )
+                await self._abandon()
                 self._broken = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._stopping.wait()
-        await self._delivered()
+        await self._all_delivered()
 
     async def _poll(self) -> dict[TopicPartition, list[Any]]:
         try:
@@ -264,7 +271,7 @@ class Worker:
         """
         if self._follower.state is self._applied:
             return
-        await self._delivered()
+        await self._all_delivered()
         self._applied = self._follower.state
         log.info(
             "applied rollout revision %d: %s, stage %d, green share %g",
@@ -276,12 +283,29 @@ class Worker:
         self._beat.set()
 
     async def _handle(self, found: dict[TopicPartition, list[Any]]) -> None:
+        """Send a poll on its way; the next one may be admitted while the model has this one."""
         records = [_incoming(record) for several in found.values() for record in several]
         state = self._applied
         offsets = {tp: several[-1].offset + 1 for tp, several in found.items() if several}
-        started = time.perf_counter()
-        results, rows = await self._analyst.analyse(records, state, lag_messages=self._lag())
-        self._sizer.update(len(records), time.perf_counter() - started)
+        poll = self._analyst.admit(records, state)
+        while len(self._under_way) >= MAX_UNDER_WAY:
+            await self._first_delivered()
+        before = self._under_way[-1] if self._under_way else None
+        self._under_way.append(asyncio.create_task(self._carry(poll, state, offsets, before)))
+
+    async def _carry(
+        self,
+        poll: Poll,
+        state: RolloutState,
+        offsets: dict[TopicPartition, int],
+        before: asyncio.Task[None] | None,
+    ) -> None:
+        """Take a poll through the model and into Kafka, after the poll before it."""
+        async with self._model:
+            started = time.perf_counter()
+            results, rows = await self._analyst.finish(poll, lag_messages=self._lag())
+            seconds = poll.rules_seconds + time.perf_counter() - started
+            self._sizer.update(len(rows), seconds)
         measured = measurement_batch(
             rows,
             state,
@@ -289,31 +313,33 @@ class Worker:
             incarnation=self._incarnation,
             source_topic=self._settings.kafka.topic(Topic.PROMPTS),
         )
-        # While this batch is delivered the next one is analysed: the model does not wait for
-        # Kafka. Deliveries stay one after the other, and one that fails takes the next with it.
-        await self._delivered()
-        self._delivery = asyncio.create_task(self._deliver(results, measured, offsets))
-
-    async def _deliver(
-        self,
-        results: Sequence[Result],
-        measured: MeasurementBatch,
-        offsets: dict[TopicPartition, int],
-    ) -> None:
+        if before is not None:
+            # One that fails takes those behind it with it: offsets are committed in order.
+            await before
         await self._publisher.deliver(results, measured, offsets)
         self._next_offsets |= offsets
         self._prompts += len(results)
 
-    async def _delivered(self) -> None:
-        """Wait until the batch under way is delivered.
+    async def _first_delivered(self) -> None:
+        """Wait until the oldest poll under way is delivered.
 
         Raises:
             aiokafka.errors.KafkaError: it was not.
         """
-        delivery, self._delivery = self._delivery, None
-        if delivery is not None:
-            await delivery
-            self._failures = 0
+        await self._under_way.popleft()
+        self._failures = 0
+
+    async def _all_delivered(self) -> None:
+        while self._under_way:
+            await self._first_delivered()
+
+    async def _abandon(self) -> None:
+        """Give up what is under way; it is read again from what was committed."""
+        tasks = tuple(self._under_way)
+        self._under_way.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settle(self) -> None:
         """Finish what is under way, so that its partitions may go to somebody else.
@@ -321,8 +347,8 @@ class Worker:
         Whether it was delivered is for :meth:`_work` to find: an error would be lost here.
         """
         async with self._batch:
-            if self._delivery is not None:
-                await asyncio.wait({self._delivery})
+            if self._under_way:
+                await asyncio.wait(set(self._under_way))
             # What others do there from now on is no lag of ours, should partitions come back.
             self._next_offsets.clear()
 
