@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from schemas.control import GateBreached, GateRecovered, GateReport, LogPosition, Verdict
 from schemas.errors import DecodeError
@@ -21,7 +21,7 @@ from schemas.log import (
     Tick,
     decode_log_record,
 )
-from schemas.policy import Gate, GateRole
+from schemas.policy import GateRole
 from schemas.rollout import Phase
 from streams import rollout
 from streams.dedupe import new_rows
@@ -29,7 +29,7 @@ from streams.emit import Emitter
 from streams.outputs import Output
 from streams.panes import Pane, new_pane
 from streams.state import ServiceState
-from streams.window_gates import Judgement, judge
+from streams.watch import Judgement
 from streams.windows import due_windows, window_metrics
 from streams.workers import check_confirmation, heard_from, measured_by
 
@@ -102,7 +102,11 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
     if state.rollout.phase in rollout.ACTIVE and batch.revision == state.rollout.revision:
         age_ms = state.now_ms - state.stage_since_ms
         gates = state.policy.gates
-        pane.add_evidence(fresh, gates, [age_ms >= g.warmup_seconds * 1000 for g in gates])
+        counted = [age_ms >= g.warmup_seconds * 1000 for g in gates]
+        assert state.watch is not None  # there is one in every active phase
+        state.watch.take(fresh, gates, counted)
+        pane.add_recent(fresh, gates, counted)
+        state.watch.observe(gates, _recent(state), state.now_ms)
         _decide(state, emit)
 
 
@@ -144,72 +148,68 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         oldest_ms = now_pane_ms - windows.window_ms
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
         if state.rollout.phase in rollout.ACTIVE:
-            emit.gates([judgement.report for _, judgement in _judge(state)])
+            emit.gates([judgement.report for judgement in _judge(state, with_bounds=True)])
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)
 
 
 def _decide(state: ServiceState, emit: Emitter) -> None:
-    """Judge every gate on the running window and act on what they say."""
+    """Judge every gate on its evidence and act on what they say."""
     judged = _judge(state)
-    for gate, judgement in judged:
-        _report_change(state, gate, judgement, emit)
+    if any(_changes(state, judgement) for judgement in judged):
+        # Bounds are for people: they are worth their time only where something is decided.
+        judged = _judge(state, with_bounds=True)
+    for judgement in judged:
+        _report_change(state, judgement, emit)
+    acting = [judgement for judgement in judged if judgement.acts]
     for role in (GateRole.GUARDRAIL, GateRole.SIGNAL):
-        for gate, judgement in judged:
-            if gate.role is role and _certainly_broken(gate, judgement):
+        for judgement in acting:
+            if judgement.gate.role is role and judgement.report.verdict is Verdict.FAILED:
                 _act(state, judgement.report, emit)
                 return
     if state.rollout.phase is Phase.PROGRESSING:
-        _advance_if_ready(state, judged, emit)
+        for judgement in acting:
+            if judgement.report.verdict is Verdict.ERROR:
+                report = judgement.report
+                rollout.pause(state, f"gate {report.gate}: {report.reason}", emit, gate=report)
+                return
+        _advance_if_ready(state, acting, emit)
 
 
-def _judge(state: ServiceState) -> list[tuple[Gate, Judgement]]:
-    """Every gate on what the running window holds of the present revision."""
+def _judge(state: ServiceState, *, with_bounds: bool = False) -> list[Judgement]:
+    assert state.watch is not None  # there is one in every active phase
+    return state.watch.judge(
+        state.policy, control_exists=state.rollout.share < 1.0, with_bounds=with_bounds
+    )
+
+
+def _recent(state: ServiceState) -> npt.NDArray[np.float64]:
+    """Moments of the running window under the present revision, shape (arms, gates, 3)."""
     moments = np.zeros((2, len(state.policy.gates), 3))
     for pane in state.panes:
         if pane.revision == state.rollout.revision:
             moments += pane.moments
-    control_exists = state.rollout.share < 1.0
-    judged = []
-    for i, gate in enumerate(state.policy.gates):
-        judgement = judge(gate, moments[:, i], control_exists=control_exists)
-        judged.append((gate, _sustain(state, gate, judgement)))
-    return judged
+    return moments
 
 
-def _sustain(state: ServiceState, gate: Gate, judgement: Judgement) -> Judgement:
-    """For a gate whose breach must last, hold a failure back until it has."""
-    if not gate.sustained_seconds:
-        return judgement
-    if not judgement.breaching:
-        state.breaching_since_ms.pop(gate.name, None)
-        return judgement
-    since_ms = state.breaching_since_ms.setdefault(gate.name, state.now_ms)
-    seconds = (state.now_ms - since_ms) / 1000
-    lasted = seconds >= gate.sustained_seconds
-    report = msgspec.structs.replace(
-        judgement.report,
-        verdict=Verdict.FAILED if lasted else Verdict.INCONCLUSIVE,
-        reason=f"{judgement.report.reason}, for {seconds:.0f} s of {gate.sustained_seconds:g} s",
-    )
-    return judgement._replace(report=report)
+def _changes(state: ServiceState, judgement: Judgement) -> bool:
+    broken = judgement.report.verdict in (Verdict.FAILED, Verdict.ERROR)
+    return broken and judgement.gate.name not in state.failed_gates
 
 
-def _report_change(state: ServiceState, gate: Gate, judgement: Judgement, emit: Emitter) -> None:
+def _report_change(state: ServiceState, judgement: Judgement, emit: Emitter) -> None:
     """Say it once when a breach begins, and once when it ends."""
+    gate, report = judgement.gate, judgement.report
     if gate.role is GateRole.PROMOTION:
         return
-    report = judgement.report
     if report.verdict is Verdict.FAILED and gate.name not in state.failed_gates:
         state.failed_gates.append(gate.name)
         emit.control(GateBreached, reason=report.reason, gate=report)
-    elif judgement.holds and gate.name in state.failed_gates:
+    elif (
+        report.verdict is not Verdict.FAILED and judgement.holds and gate.name in state.failed_gates
+    ):
         state.failed_gates.remove(gate.name)
         emit.control(GateRecovered, reason=report.reason, gate=report)
-
-
-def _certainly_broken(gate: Gate, judgement: Judgement) -> bool:
-    return judgement.report.verdict is Verdict.FAILED and not gate.dry_run
 
 
 def _act(state: ServiceState, report: GateReport, emit: Emitter) -> None:
@@ -219,20 +219,17 @@ def _act(state: ServiceState, report: GateReport, emit: Emitter) -> None:
         rollout.pause(state, report.reason, emit, gate=report)
 
 
-def _advance_if_ready(
-    state: ServiceState, judged: list[tuple[Gate, Judgement]], emit: Emitter
-) -> None:
+def _advance_if_ready(state: ServiceState, acting: list[Judgement], emit: Emitter) -> None:
     stage = state.policy.stages[state.rollout.stage]
     if state.now_ms - state.stage_since_ms < stage.min_seconds * 1000:
         return
-    acting = [(gate, judgement) for gate, judgement in judged if not gate.dry_run]
-    for gate, judgement in acting:
+    for judgement in acting:
         certified = judgement.report.verdict is Verdict.SUCCESSFUL
-        if not (certified if gate.role is GateRole.PROMOTION else judgement.holds):
+        if not (certified if judgement.gate.role is GateRole.PROMOTION else judgement.holds):
             return
     seconds = (state.now_ms - state.stage_since_ms) / 1000
     reason = f"all {len(acting)} gates hold after {seconds:.0f} s at {stage.percent:g} %"
-    gates = [judgement.report for _, judgement in judged]
+    gates = [judgement.report for judgement in _judge(state, with_bounds=True)]
     if state.rollout.stage == len(state.policy.stages) - 1:
         rollout.promote(state, reason, emit, gates=gates)
     else:

@@ -117,7 +117,10 @@ class Pane(msgspec.Struct, kw_only=True):
     totals: dict[str, list[ArmTotals]]
     """By segment name; control then candidate."""
     moments: npt.NDArray[np.float64]
-    """Count, sum and sum of squares of what each gate is tested on; shape (arms, gates, 3)."""
+    """Count, sum and sum of squares of what each gate is tested on; shape (arms, gates, 3).
+
+    Only of gates whose breach must last: the others look at all evidence since the stage began.
+    """
 
     def add_rows(self, rows: Rows, segments: list[str]) -> None:
         """Count rows into the totals of their arm and segment."""
@@ -130,8 +133,8 @@ class Pane(msgspec.Struct, kw_only=True):
                 if mask.any():
                     totals[arm].add_rows(rows.where(mask))
 
-    def add_evidence(self, rows: Rows, gates: list[Gate], counted: list[bool]) -> None:
-        """Add rows to what the gates are tested on.
+    def add_recent(self, rows: Rows, gates: list[Gate], counted: list[bool]) -> None:
+        """Add rows to what the gates that look at the running window are tested on.
 
         Args:
             rows: rows made under this pane's revision.
@@ -140,7 +143,7 @@ class Pane(msgspec.Struct, kw_only=True):
         """
         candidate = rows.has(RowFlag.CANDIDATE)
         for i, gate in enumerate(gates):
-            if not counted[i]:
+            if not (counted[i] and gate.sustained_seconds):
                 continue
             values, valid = gate_samples(gate, rows)
             for arm, side in ((CONTROL, ~candidate), (CANDIDATE, candidate)):

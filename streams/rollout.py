@@ -22,6 +22,7 @@ from schemas.rollout import Phase
 from streams.emit import Emitter
 from streams.outputs import decision_id
 from streams.state import Confirmation, ServiceState
+from streams.watch import new_watch
 from streams.workers import overtake_confirmation
 
 __all__ = ["ACTIVE", "advance", "obey", "pause", "promote", "roll_back"]
@@ -55,8 +56,16 @@ def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
         case Command.PAUSE:
             pause(state, reason, emit)
         case Command.RESUME:
-            # The stage begins anew: else one that was paused for its length would pause at once.
-            _enter_stage(state, state.rollout.stage, reason, phase=Phase.PROGRESSING)
+            # The stage begins anew: else one that was paused for its length would pause at once,
+            # and one that was paused by a gate would be by the same evidence.
+            state.resumptions += 1
+            _enter_stage(
+                state,
+                state.rollout.stage,
+                reason,
+                restart=state.resumptions,
+                phase=Phase.PROGRESSING,
+            )
             emit.control(RolloutResumed, reason=reason)
             emit.rollout()
         case Command.PROMOTE:
@@ -115,6 +124,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         state.panes = []
         state.windows_from_ms = state.now_ms
     state.policy = policy
+    state.resumptions = 0
     # Above all that any worker has applied, even if an older state was lost with its log.
     known = max((w.applied_revision for w in state.workers.values()), default=0)
     state.rollout = msgspec.structs.replace(
@@ -195,11 +205,13 @@ def roll_back(
     emit.rollout()
 
 
-def _enter_stage(state: ServiceState, index: int, reason: str, **changes: Any) -> None:
+def _enter_stage(
+    state: ServiceState, index: int, reason: str, *, restart: int = 0, **changes: Any
+) -> None:
     stage: Stage = state.policy.stages[index]
     state.stage_since_ms = state.now_ms
-    state.breaching_since_ms.clear()
     state.failed_gates.clear()
+    state.watch = new_watch(state.policy, restart=restart)
     _change(
         state,
         reason,
@@ -211,8 +223,8 @@ def _enter_stage(state: ServiceState, index: int, reason: str, **changes: Any) -
 
 
 def _end(state: ServiceState, reason: str, **changes: Any) -> None:
-    state.breaching_since_ms.clear()
     state.failed_gates.clear()
+    state.watch = None
     _change(state, reason, green=None, share=0.0, shadow_share=0.0, **changes)
 
 

@@ -12,10 +12,11 @@ from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
 from streams.errors import RecoveryError
 from streams.panes import Pane
+from streams.watch import Watch
 
 __all__ = ["Confirmation", "ServiceState", "Worker", "new_state", "restore", "snapshot"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older snapshot cannot be read any more: it is then rebuilt from the log."""
 
 
@@ -69,8 +70,10 @@ class ServiceState(msgspec.Struct, kw_only=True):
     stage_since_ms: int = 0
     previous_blue: Deployment | None = None
     """What an abort after a promotion goes back to."""
-    breaching_since_ms: dict[str, int] = {}
-    """For a gate whose breach must last: since when it does."""
+    watch: Watch | None = None
+    """The evidence on the present stage; None when nothing is rolled out."""
+    resumptions: int = 0
+    """How often evidence began anew within the rollout: each time spends its own alpha."""
     failed_gates: list[str] = []
     """Gates whose breach was reported and has not ended."""
     confirmation: Confirmation | None = None
