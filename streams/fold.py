@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from schemas.control import GateBreached, GateRecovered, GateReport, LogPosition, Verdict
+from schemas.control import GateBreached, GateRecovered, GateReport, LogPosition
 from schemas.errors import DecodeError
 from schemas.log import (
     CommandRecord,
@@ -28,8 +27,9 @@ from streams.dedupe import new_rows
 from streams.emit import Emitter
 from streams.outputs import Output
 from streams.panes import Pane, new_pane
+from streams.samples import Samples
 from streams.state import ServiceState
-from streams.watch import Judgement
+from streams.watch import Watch
 from streams.windows import due_windows, window_metrics
 from streams.workers import check_confirmation, heard_from, measured_by
 
@@ -96,18 +96,20 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
     measured_by(state, batch)
     if not len(fresh):
         return
+    samples = Samples(fresh)
     pane = _current_pane(state)
-    pane.add_rows(fresh, batch.segments)
+    pane.add_samples(samples, batch.segments)
     # Rows made under another revision saw another split: they are no evidence on this one.
     if state.rollout.phase in rollout.ACTIVE and batch.revision == state.rollout.revision:
         age_ms = state.now_ms - state.stage_since_ms
         gates = state.policy.gates
         counted = [age_ms >= g.warmup_seconds * 1000 for g in gates]
         assert state.watch is not None  # there is one in every active phase
-        state.watch.take(fresh, gates, counted)
-        pane.add_recent(fresh, gates, counted)
-        state.watch.observe(gates, _recent(state), state.now_ms)
-        _decide(state, emit)
+        state.watch.take(samples, gates, counted)
+        if any(state.watch.timers):
+            pane.add_recent(samples, gates, counted)
+            state.watch.observe(gates, state.recent + pane.moments, state.now_ms)
+        _decide(state, state.watch, emit)
 
 
 def _current_pane(state: ServiceState) -> Pane:
@@ -116,6 +118,10 @@ def _current_pane(state: ServiceState) -> Pane:
     last = state.panes[-1] if state.panes else None
     if last is None or last.start_ms != start or last.revision != state.rollout.revision:
         last = new_pane(start, state.rollout.revision, len(state.policy.gates))
+        state.recent = np.zeros_like(last.moments)
+        for pane in state.panes:
+            if pane.revision == last.revision:
+                state.recent += pane.moments
         state.panes.append(last)
     return last
 
@@ -148,88 +154,83 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         oldest_ms = now_pane_ms - windows.window_ms
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
         if state.rollout.phase in rollout.ACTIVE:
-            emit.gates([judgement.report for judgement in _judge(state, with_bounds=True)])
+            emit.gates(_reports(state))
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)
 
 
-def _decide(state: ServiceState, emit: Emitter) -> None:
-    """Judge every gate on its evidence and act on what they say."""
-    judged = _judge(state)
-    if any(_changes(state, judgement) for judgement in judged):
-        # Bounds are for people: they are worth their time only where something is decided.
-        judged = _judge(state, with_bounds=True)
-    for judgement in judged:
-        _report_change(state, judgement, emit)
-    acting = [judgement for judgement in judged if judgement.acts]
+def _decide(state: ServiceState, watch: Watch, emit: Emitter) -> None:
+    """Look at the evidence of every gate and act on what it says."""
+    gates, control_exists = state.policy.gates, _control_exists(state)
+    failing = watch.failing(gates, control_exists=control_exists)
+    if failing or state.failed_gates:
+        _report_changes(state, watch, failing, emit)
     for role in (GateRole.GUARDRAIL, GateRole.SIGNAL):
-        for judgement in acting:
-            if judgement.gate.role is role and judgement.report.verdict is Verdict.FAILED:
-                _act(state, judgement.report, emit)
+        for i in failing:
+            if gates[i].role is role and not gates[i].dry_run:
+                _act(state, watch, i, emit)
                 return
     if state.rollout.phase is Phase.PROGRESSING:
-        for judgement in acting:
-            if judgement.report.verdict is Verdict.ERROR:
-                report = judgement.report
+        for i in watch.starved(gates, control_exists=control_exists):
+            if not gates[i].dry_run:
+                report = watch.report(i, state.policy, control_exists=control_exists)
                 rollout.pause(state, f"gate {report.gate}: {report.reason}", emit, gate=report)
                 return
-        _advance_if_ready(state, acting, emit)
+        _advance_if_ready(state, watch, emit)
 
 
-def _judge(state: ServiceState, *, with_bounds: bool = False) -> list[Judgement]:
+def _control_exists(state: ServiceState) -> bool:
+    return state.rollout.share < 1.0
+
+
+def _reports(state: ServiceState) -> list[GateReport]:
     assert state.watch is not None  # there is one in every active phase
-    return state.watch.judge(
-        state.policy, control_exists=state.rollout.share < 1.0, with_bounds=with_bounds
-    )
+    return [
+        state.watch.report(i, state.policy, control_exists=_control_exists(state))
+        for i in range(len(state.policy.gates))
+    ]
 
 
-def _recent(state: ServiceState) -> npt.NDArray[np.float64]:
-    """Moments of the running window under the present revision, shape (arms, gates, 3)."""
-    moments = np.zeros((2, len(state.policy.gates), 3))
-    for pane in state.panes:
-        if pane.revision == state.rollout.revision:
-            moments += pane.moments
-    return moments
-
-
-def _changes(state: ServiceState, judgement: Judgement) -> bool:
-    broken = judgement.report.verdict in (Verdict.FAILED, Verdict.ERROR)
-    return broken and judgement.gate.name not in state.failed_gates
-
-
-def _report_change(state: ServiceState, judgement: Judgement, emit: Emitter) -> None:
+def _report_changes(state: ServiceState, watch: Watch, failing: list[int], emit: Emitter) -> None:
     """Say it once when a breach begins, and once when it ends."""
-    gate, report = judgement.gate, judgement.report
-    if gate.role is GateRole.PROMOTION:
+    control_exists = _control_exists(state)
+    for i, gate in enumerate(state.policy.gates):
+        known = gate.name in state.failed_gates
+        if (i in failing) == known:
+            continue
+        if known and not watch.holds(i, gate, control_exists=control_exists):
+            continue
+        report = watch.report(i, state.policy, control_exists=control_exists)
+        if known:
+            state.failed_gates.remove(gate.name)
+            emit.control(GateRecovered, reason=report.reason, gate=report)
+        else:
+            state.failed_gates.append(gate.name)
+            emit.control(GateBreached, reason=report.reason, gate=report)
+
+
+def _act(state: ServiceState, watch: Watch, i: int, emit: Emitter) -> None:
+    guardrail = state.policy.gates[i].role is GateRole.GUARDRAIL
+    if not guardrail and state.rollout.phase is not Phase.PROGRESSING:
         return
-    if report.verdict is Verdict.FAILED and gate.name not in state.failed_gates:
-        state.failed_gates.append(gate.name)
-        emit.control(GateBreached, reason=report.reason, gate=report)
-    elif (
-        report.verdict is not Verdict.FAILED and judgement.holds and gate.name in state.failed_gates
-    ):
-        state.failed_gates.remove(gate.name)
-        emit.control(GateRecovered, reason=report.reason, gate=report)
-
-
-def _act(state: ServiceState, report: GateReport, emit: Emitter) -> None:
-    if report.role is GateRole.GUARDRAIL:
+    report = watch.report(i, state.policy, control_exists=_control_exists(state))
+    if guardrail:
         rollout.roll_back(state, report.reason, emit, gate=report)
-    elif state.rollout.phase is Phase.PROGRESSING:
+    else:
         rollout.pause(state, report.reason, emit, gate=report)
 
 
-def _advance_if_ready(state: ServiceState, acting: list[Judgement], emit: Emitter) -> None:
+def _advance_if_ready(state: ServiceState, watch: Watch, emit: Emitter) -> None:
     stage = state.policy.stages[state.rollout.stage]
     if state.now_ms - state.stage_since_ms < stage.min_seconds * 1000:
         return
-    for judgement in acting:
-        certified = judgement.report.verdict is Verdict.SUCCESSFUL
-        if not (certified if judgement.gate.role is GateRole.PROMOTION else judgement.holds):
-            return
+    acting = [i for i, gate in enumerate(state.policy.gates) if not gate.dry_run]
+    control_exists = _control_exists(state)
+    if not all(watch.passes(i, state.policy, control_exists=control_exists) for i in acting):
+        return
     seconds = (state.now_ms - state.stage_since_ms) / 1000
     reason = f"all {len(acting)} gates hold after {seconds:.0f} s at {stage.percent:g} %"
-    gates = [judgement.report for judgement in _judge(state, with_bounds=True)]
+    gates = _reports(state)
     if state.rollout.stage == len(state.policy.stages) - 1:
         rollout.promote(state, reason, emit, gates=gates)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
@@ -58,6 +59,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """Up to where windows were reported final."""
     panes: list[Pane] = []
     """The running window, oldest first."""
+    recent: npt.NDArray[np.float64] = msgspec.field(default_factory=lambda: np.zeros((2, 0, 3)))
+    """Moments of all panes but the last that have its revision; shape (arms, gates, 3)."""
     source_offsets: dict[str, int] = {}
     """The next source offset to count, by ``topic/partition``."""
     measured: int = 0

@@ -58,6 +58,12 @@ def rate_bets(p0: float, *, above: bool) -> Floats:
     return ratios
 
 
+@lru_cache(maxsize=256)
+def _ratios(p0: float, *, above: bool) -> list[tuple[float, float]]:
+    hit, miss = rate_bets(p0, above=above).tolist()
+    return list(zip(hit, miss, strict=True))
+
+
 def rate_growth(rows: npt.ArrayLike, hits: npt.ArrayLike, ratios: Floats) -> Floats:
     """Log growth of each bet on a rate over a batch; shape (..., bets)."""
     n = np.asarray(rows, dtype=np.float64)[..., None]
@@ -130,14 +136,28 @@ class ChangeDetector(msgspec.Struct, kw_only=True):
         checked_counts(rows, 0)
         if log_growth.shape != (len(self.log_capital),) or not float(log_growth.max()) < math.inf:
             raise ValueError(f"growth {log_growth} is not a number for each of the bets")
-        if not rows:
-            return
+        if rows:
+            self._grow(log_growth.tolist(), rows)
+
+    def update_rate(self, p0: float, rows: int, hits: int, *, above: bool) -> None:
+        """`update` with `rate_growth` on `rate_bets`, the same to the bit and without arrays.
+
+        Args:
+            p0: the limit in (0, 1).
+            rows: rows of the batch, at least one.
+            hits: of them.
+            above: whether a rate above the limit is looked for.
+        """
+        misses = rows - hits
+        self._grow([hits * hit + misses * miss for hit, miss in _ratios(p0, above=above)], rows)
+
+    def _grow(self, log_growth: list[float], rows: int) -> None:
         mass = start_mass(self.rows, rows, self.horizon_rows, endless=self.endless)
         # `step` on a few numbers. Ruin must not become an infinity in the state.
         log_mass = math.log(mass)
         self.log_capital = [
             max(log_add(capital, log_mass) + growth, EMPTY)
-            for capital, growth in zip(self.log_capital, log_growth.tolist(), strict=True)
+            for capital, growth in zip(self.log_capital, log_growth, strict=True)
         ]
         self.rows += rows
 

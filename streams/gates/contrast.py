@@ -178,7 +178,10 @@ class Difference(msgspec.Struct, kw_only=True):
         Raises:
             ValueError: a number that is not finite.
         """
-        x = checked_values(values)
+        return self.moments_checked(checked_values(values))
+
+    def moments_checked(self, x: Floats) -> Moments:
+        """The same of values that are known to be finite."""
         moments = Moments()
         moments.update(x if self.cap is None else np.minimum(x, self.cap))
         return moments

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from streams.gates.bernoulli import Bernoulli
 from streams.gates.bounded_mean import BoundedMean
-from streams.gates.change import ChangeDetector, rate_bets, rate_growth
-from streams.gates.checks import checked_values, log_add, log_mean
+from streams.gates.change import ChangeDetector
+from streams.gates.checks import Floats, checked_values, log_add, log_mean
 from streams.gates.contrast import Difference, Moments
 
 __all__ = [
@@ -63,8 +63,7 @@ class RateEvidence(msgspec.Struct, kw_only=True, tag="rate"):
         """
         self.counts.update(rows, hits)
         if rows:
-            ratios = rate_bets(self.counts.p0, above=self.too_high)
-            self.change.update(rate_growth(rows, hits, ratios), rows=rows)
+            self.change.update_rate(self.counts.p0, rows, hits, above=self.too_high)
 
     @property
     def samples(self) -> int:
@@ -91,6 +90,13 @@ class RateEvidence(msgspec.Struct, kw_only=True, tag="rate"):
         """Log e-value against "the objective holds"."""
         start = self.counts.log_e_above if self.too_high else self.counts.log_e_below
         return _half_and_half(start, self.change.log_e)
+
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        counts = self.counts
+        above, expected = float(counts.hits), counts.rows * counts.p0
+        good = above <= expected if self.too_high else above >= expected
+        return good and max(self.change.log_capital) < log_threshold
 
     @property
     def log_e_good(self) -> float:
@@ -119,8 +125,12 @@ class MeanEvidence(msgspec.Struct, kw_only=True, tag="mean"):
         x = checked_values(candidate, low=0.0, high=1.0)
         if not x.size:
             return
+        self.update_checked(x)
+
+    def update_checked(self, x: Floats) -> None:
+        """The same of values that are known to lie in [0, 1], at least one."""
         before = self.bounded.log_above if self.too_high else self.bounded.log_below
-        self.bounded.update(x)
+        self.bounded.update_checked(x)
         after = self.bounded.log_above if self.too_high else self.bounded.log_below
         self.change.update(np.subtract(after, before), rows=x.size)
 
@@ -149,6 +159,11 @@ class MeanEvidence(msgspec.Struct, kw_only=True, tag="mean"):
         """Log e-value against "the objective holds"."""
         start = self.bounded.log_e_above if self.too_high else self.bounded.log_e_below
         return _half_and_half(start, self.change.log_e)
+
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        start = self.bounded.log_above if self.too_high else self.bounded.log_below
+        return max(start) < log_threshold and max(self.change.log_capital) < log_threshold
 
     @property
     def log_e_good(self) -> float:
@@ -209,6 +224,12 @@ class WatchedDifference(msgspec.Struct, kw_only=True):
         start = whole.log_e_above if self.too_high else whole.log_e_below
         return _half_and_half(start, self.change.log_e)
 
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        gap = self.difference.mean
+        good = gap <= 0.0 if self.too_high else gap >= 0.0
+        return good and max(self.change.log_capital) < log_threshold
+
     @property
     def log_e_good(self) -> float:
         """Log e-value against "beyond the limit"."""
@@ -232,8 +253,12 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
         difference = self.parts[0].difference
         left = Moments() if difference.paired else difference.moments(control)
         right = difference.moments(candidate)
+        self.update_moments(left, right)
+
+    def update_moments(self, control: Moments, candidate: Moments) -> None:
+        """The same from the moments of each arm's values, capped; none of control if paired."""
         for part in self.parts:
-            part.update(left, right)
+            part.update(control, candidate)
 
     @property
     def samples(self) -> int:
@@ -263,6 +288,10 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
     def log_e_breach(self) -> float:
         """Log e-value against "the objective holds"."""
         return min(part.log_e_breach for part in self.parts)
+
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        return any(part.clears(log_threshold) for part in self.parts)
 
     @property
     def log_e_good(self) -> float:
