@@ -64,10 +64,9 @@ class ArmTotals(msgspec.Struct):
         self.counts += samples.counts(arm)
         self.sums += samples.sums(arm)
         seconds = samples.values(Metric.PROCESSING_SECONDS, arm)
-        with np.errstate(divide="ignore"):
-            bucket = (np.log(seconds) - _LOG_LOWEST) / _LOG_GROWTH
+        bucket = (np.log(np.maximum(seconds, _LOWEST_SECONDS)) - _LOG_LOWEST) / _LOG_GROWTH
         # Not np.clip, which takes three times as long on so few numbers.
-        index = np.minimum(np.maximum(bucket, 0.0), _BUCKETS - 1.0).astype(np.intp)
+        index = np.minimum(bucket, _BUCKETS - 1.0).astype(np.intp)
         self.histogram += np.bincount(index, minlength=_BUCKETS)
 
 

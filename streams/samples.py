@@ -55,6 +55,7 @@ _MEANT = ~_REJECTED | _EVERY.has(RowFlag.SYSTEM_ERROR)
 
 _RATES = [metric for metric in Metric if metric.is_rate]
 _SCALARS = ("processing_seconds", "rules_score", "score", "coherence", "relevance")
+_FIRST_SEMANTIC = 3
 _PLACE = {name: place for place, name in enumerate(_SCALARS)}
 
 
@@ -119,10 +120,9 @@ class Samples:
 
     def values(self, metric: Metric, arm: int) -> Floats:
         """The values of a metric that is no rate, of the rows of an arm that have one."""
-        semantic = metric in (Metric.COHERENCE, Metric.RELEVANCE)
-        place = _PLACE[metric.value]
-        if semantic:
-            return self._part(arm, semantic=True)[place - 3]
+        place = _PLACE[metric]
+        if place >= _FIRST_SEMANTIC:
+            return self._part(arm, semantic=True)[place - _FIRST_SEMANTIC]
         return self._part(arm, semantic=False)[place]
 
     def rules_scores(self, arm: int) -> Floats:
@@ -138,15 +138,18 @@ class Samples:
             index = np.flatnonzero(_SEMANTIC_SHOWN[arm][self._flags])
             columns = (self.rows.coherence, self.rows.relevance)
             semantic = tuple(column[index].astype(np.float64) for column in columns)
-        return [float(x.sum()) for x in (*accepted, *semantic)]
+        return [float(np.add.reduce(x)) for x in (*accepted, *semantic)]
 
     def _part(self, arm: int, *, semantic: bool) -> tuple[Floats, ...]:
         key = (arm, semantic)
         if key not in self._parts:
             table = _SEMANTIC_OF if semantic else _ACCEPTED_OF
-            index = np.flatnonzero(table[arm][self._flags])
-            names = _SCALARS[3:] if semantic else _SCALARS[:3]
+            index = table[arm].take(self._flags).nonzero()[0]
+            names = _SCALARS[_FIRST_SEMANTIC:] if semantic else _SCALARS[:_FIRST_SEMANTIC]
+            everyone = index.size == len(self.rows)
+            columns = [getattr(self.rows, name) for name in names]
             self._parts[key] = tuple(
-                getattr(self.rows, name)[index].astype(np.float64) for name in names
+                (column if everyone else column.take(index)).astype(np.float64)
+                for column in columns
             )
         return self._parts[key]

@@ -19,6 +19,9 @@ from streams.samples import Samples
 
 __all__ = ["Watch", "new_watch"]
 
+# Looked up once: in Python 3.11 each access to a member through its class runs a descriptor.
+_RULES, _PROMOTION = Against.RULES, GateRole.PROMOTION
+
 _GAP_PANES = 3
 """A breach that must last is interrupted by so many panes without an observation."""
 
@@ -39,6 +42,8 @@ class Watch(msgspec.Struct, kw_only=True):
     """Rows of the candidate arm that a gate could have counted, by gate: with its metric or
     without, after its warm-up."""
     control_rows: list[int]
+    enough: list[bool]
+    """Whether a gate has rows enough to be judged, as it then has for the rest of the period."""
 
     def take(self, samples: Samples, gates: list[Gate], counted: list[bool]) -> None:
         """Count a batch, all of it made under this stage's revision.
@@ -54,6 +59,7 @@ class Watch(msgspec.Struct, kw_only=True):
                 self.control_rows[i] += control
                 self.candidate_rows[i] += candidate
                 _count(gate, self.evidence[i], samples)
+                self.enough[i] = self.enough[i] or _has_enough(gate, self.evidence[i])
 
     def observe(self, gates: list[Gate], recent: npt.NDArray[np.float64], now_ms: int) -> None:
         """Tell the timers how the running window looks.
@@ -77,7 +83,7 @@ class Watch(msgspec.Struct, kw_only=True):
         threshold = -math.log(self.alpha_breach)
         found = []
         for i, evidence in enumerate(self.evidence):
-            if evidence.clears(threshold) or gates[i].role is GateRole.PROMOTION:
+            if evidence.clears(threshold) or gates[i].role is _PROMOTION:
                 continue
             if self.verdict(i, gates[i], control_exists=control_exists) is Verdict.FAILED:
                 found.append(i)
@@ -88,7 +94,8 @@ class Watch(msgspec.Struct, kw_only=True):
         return [
             i
             for i, gate in enumerate(gates)
-            if max(self.candidate_rows[i], self.control_rows[i]) >= STARVED * gate.min_samples
+            if not self.enough[i]
+            and max(self.candidate_rows[i], self.control_rows[i]) >= STARVED * gate.min_samples
             and self._missing(i, gate, control_exists=control_exists) is Verdict.ERROR
         ]
 
@@ -193,7 +200,14 @@ def new_watch(policy: Policy, *, restart: int = 0) -> Watch:
         ],
         candidate_rows=[0] * len(gates),
         control_rows=[0] * len(gates),
+        enough=[False] * len(gates),
     )
+
+
+def _has_enough(gate: Gate, evidence: AnyEvidence) -> bool:
+    if gate.against is Against.CONTROL and evidence.control_samples < gate.min_samples:
+        return False
+    return evidence.samples >= gate.min_samples
 
 
 def _count(gate: Gate, evidence: AnyEvidence, samples: Samples) -> None:
@@ -214,7 +228,7 @@ def _count(gate: Gate, evidence: AnyEvidence, samples: Samples) -> None:
         case ContrastEvidence():
             difference = evidence.parts[0].difference
             candidate = samples.values(metric, CANDIDATE)
-            if gate.against is Against.RULES:
+            if gate.against is _RULES:
                 candidate = candidate - (1.0 + gate.parsed.limit) * samples.rules_scores(CANDIDATE)
             control = samples.values(metric, CONTROL)[: 0 if difference.paired else None]
             evidence.update_moments(

@@ -114,7 +114,7 @@ class BoundedMean(msgspec.Struct, kw_only=True):
     def update_checked(self, x: Floats) -> None:
         """Count a batch of shape (rows,) that is known to lie in [0, 1]."""
         self.rows += x.size
-        self.total += float(x.sum())
+        self.total += float(np.add.reduce(x))
         self.total_squares += float(x @ x)
         grown = log_growth(x, self.m0, _all_bets(self.m0)).tolist()
         half = len(FRACTIONS)

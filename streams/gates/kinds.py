@@ -32,7 +32,7 @@ __all__ = [
 DRIFTS = (0.08, 0.15, 0.3, 0.6, 1.2)
 """Changes of a difference that are bet on, in standard deviations of an effective row."""
 
-_DRIFTS = np.array(DRIFTS)
+_SQUARES = [(d, d * d) for d in DRIFTS]
 
 BLOCK_ROWS = 25
 """Rows an arm that make a block of the change detector of a difference. Fewer would waste
@@ -132,7 +132,7 @@ class MeanEvidence(msgspec.Struct, kw_only=True, tag="mean"):
         before = self.bounded.log_above if self.too_high else self.bounded.log_below
         self.bounded.update_checked(x)
         after = self.bounded.log_above if self.too_high else self.bounded.log_below
-        self.change.update(np.subtract(after, before), rows=x.size)
+        self.change.grow([new - old for new, old in zip(after, before, strict=True)], x.size)
 
     @property
     def samples(self) -> int:
@@ -212,7 +212,8 @@ class WatchedDifference(msgspec.Struct, kw_only=True):
         gap = self.candidate.mean - whole.factor * self.control.mean - whole.offset
         t = float(n) if whole.paired else n * m / (n + m)
         z = (gap if self.too_high else -gap) / math.sqrt(variance)
-        self.change.update(_DRIFTS * (math.sqrt(t) * z) - _DRIFTS**2 * (t / 2.0), rows=n)
+        score, half = math.sqrt(t) * z, t / 2.0
+        self.change.grow([d * score - square * half for d, square in _SQUARES], n)
         self.control, self.candidate = Moments(), Moments()
 
     @property
