@@ -54,7 +54,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400_000, help="rows of a repeat")
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
-    found: dict[str, Any] = {"machine": describe_machine(), "rows": asked.rows, "repeats": asked.repeats}
+    found: dict[str, Any] = {
+        "machine": describe_machine(),
+        "rows": asked.rows,
+        "repeats": asked.repeats,
+    }
     for size in (100, 300):
         rates, state = [], None
         entries = log(asked.rows, size)

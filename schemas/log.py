@@ -239,6 +239,7 @@ class Command(StrEnum):
     RESUME = "resume"
     PROMOTE = "promote"
     ABORT = "abort"
+    RETRY = "retry"
 
 
 class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):

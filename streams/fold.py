@@ -224,12 +224,16 @@ def _advance_if_ready(state: ServiceState, watch: Watch, emit: Emitter) -> None:
     stage = state.policy.stages[state.rollout.stage]
     if state.now_ms - state.stage_since_ms < stage.min_seconds * 1000:
         return
+    if state.policy.freeze_at(state.now_ms) is not None:
+        return
     acting = [i for i, gate in enumerate(state.policy.gates) if not gate.dry_run]
     control_exists = _control_exists(state)
     if not all(watch.passes(i, state.policy, control_exists=control_exists) for i in acting):
         return
     seconds = (state.now_ms - state.stage_since_ms) / 1000
-    reason = f"all {len(acting)} gates hold after {seconds:.0f} s at {stage.percent:g} %"
+    reason = (
+        f"all {len(acting)} gates hold after {seconds:.0f} s at {state.rollout.share * 100:g} %"
+    )
     gates = _reports(state)
     if state.rollout.stage == len(state.policy.stages) - 1:
         rollout.promote(state, reason, emit, gates=gates)

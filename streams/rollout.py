@@ -17,7 +17,7 @@ from schemas.control import (
     RolloutStarted,
 )
 from schemas.log import Command, OperatorCommand
-from schemas.policy import Stage, contradictions
+from schemas.policy import Policy, Stage, contradictions
 from schemas.rollout import Phase
 from streams.emit import Emitter
 from streams.outputs import decision_id
@@ -53,6 +53,8 @@ def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
     match command.command:
         case Command.START:
             _start(state, command, reason, emit)
+        case Command.RETRY:
+            _start(state, _again(state, command), reason, emit)
         case Command.PAUSE:
             pause(state, reason, emit)
         case Command.RESUME:
@@ -82,30 +84,75 @@ def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
     phase = state.rollout.phase
     match command.command:
         case Command.START:
-            if phase in ACTIVE:
-                return f"rollout {state.rollout.rollout_id} is {phase}: abort or promote it first"
-            if command.policy is None:
-                return "comes without a policy"
-            for key, wrong in contradictions(command.policy):
-                return f"the policy cannot be used: {key}: {wrong}"
-            green = command.green or command.policy.green
-            if command.policy.deployment(green) is None:
-                known = ", ".join(d.name for d in command.policy.deployments)
-                return f"the policy has no deployment {green!r}; it has: {known}"
-            blue = state.rollout.blue.name if state.rollout.revision else command.policy.blue
-            if green == blue:
-                return f"{green!r} is what serves already"
+            return _start_refusal(state, command)
+        case Command.RETRY:
+            if phase is not Phase.ROLLED_BACK or state.taken_back is None:
+                return f"nothing was rolled back that could start again: the service is {phase}"
+            return _start_refusal(state, _again(state, command))
         case Command.PAUSE if phase is not Phase.PROGRESSING:
             return f"nothing is progressing: the service is {phase}"
         case Command.RESUME if phase is not Phase.PAUSED:
             return f"nothing is paused: the service is {phase}"
-        case Command.PROMOTE if phase not in ACTIVE:
-            return f"there is no rollout to promote: the service is {phase}"
+        case Command.PROMOTE:
+            if phase not in ACTIVE:
+                return f"there is no rollout to promote: the service is {phase}"
+            return _frozen(state.policy, state.now_ms)
         case Command.ABORT if phase not in ACTIVE and (
             phase is not Phase.PROMOTED or state.previous_blue is None
         ):
             return f"there is no rollout to take back: the service is {phase}"
+        case Command.ABORT if phase is Phase.PROMOTED:
+            return _too_late(state)
     return None
+
+
+def _start_refusal(state: ServiceState, command: OperatorCommand) -> str | None:
+    if state.rollout.phase in ACTIVE:
+        return (
+            f"rollout {state.rollout.rollout_id} is {state.rollout.phase}: "
+            "abort or promote it first"
+        )
+    if command.policy is None:
+        return "comes without a policy"
+    for key, wrong in contradictions(command.policy):
+        return f"the policy cannot be used: {key}: {wrong}"
+    green = command.green or command.policy.green
+    if command.policy.deployment(green) is None:
+        known = ", ".join(d.name for d in command.policy.deployments)
+        return f"the policy has no deployment {green!r}; it has: {known}"
+    blue = state.rollout.blue.name if state.rollout.revision else command.policy.blue
+    if green == blue:
+        return f"{green!r} is what serves already"
+    return _frozen(command.policy, state.now_ms)
+
+
+def _frozen(policy: Policy, now_ms: int) -> str | None:
+    freeze = policy.freeze_at(now_ms)
+    if freeze is None:
+        return None
+    return (
+        f"the policy has a freeze from {freeze.from_} to {freeze.to}: wait for its end, or start "
+        "with a policy without it; pause and abort are possible"
+    )
+
+
+def _too_late(state: ServiceState) -> str | None:
+    seconds = (state.now_ms - state.rollout.at_ms) / 1000
+    if seconds <= state.policy.rollback_window_seconds:
+        return None
+    assert state.previous_blue is not None  # refused before
+    return (
+        f"the promotion was {seconds:.0f} s ago, and the policy's rollback window is "
+        f"{state.policy.rollback_window_seconds:g} s: roll out {state.previous_blue.name!r} "
+        f"instead, with `driftgate rollout start --green {state.previous_blue.name}`"
+    )
+
+
+def _again(state: ServiceState, command: OperatorCommand) -> OperatorCommand:
+    """The start command that a retry stands for."""
+    return msgspec.structs.replace(
+        command, command=Command.START, policy=state.policy, green=state.taken_back
+    )
 
 
 def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emitter) -> None:
@@ -196,8 +243,12 @@ def roll_back(
     gate: GateReport | None = None,
 ) -> None:
     """Send every user back to blue, and wait for all workers to say that they did."""
-    blue = state.rollout.blue if state.rollout.phase in ACTIVE else state.previous_blue
+    active = state.rollout.phase in ACTIVE
+    blue = state.rollout.blue if active else state.previous_blue
+    tried = state.rollout.green if active else state.rollout.blue
     assert blue is not None  # refused otherwise
+    assert tried is not None  # there is one in an active phase
+    state.taken_back = tried.name
     state.previous_blue = None
     _end(state, reason, phase=Phase.ROLLED_BACK, blue=blue)
     state.confirmation = Confirmation(revision=state.rollout.revision, since_ms=state.now_ms)
@@ -216,7 +267,7 @@ def _enter_stage(
         state,
         reason,
         stage=index,
-        share=stage.percent / 100,
+        share=state.policy.share_of(index),
         shadow_share=stage.shadow_percent / 100,
         **changes,
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from schemas.log import COLUMNS, RowFlag, Rows
-from schemas.policy import Gate, Metric
-from streams.metrics import CANDIDATE, CONTROL, metric_samples
+from schemas.policy import Metric
+from streams.metrics import metric_samples
 
 __all__ = ["COUNTS", "FLAG_SETS", "Samples"]
 

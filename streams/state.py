@@ -73,6 +73,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     stage_since_ms: int = 0
     previous_blue: Deployment | None = None
     """What an abort after a promotion goes back to."""
+    taken_back: str | None = None
+    """The deployment that was rolled back last: what a retry starts again."""
     watch: Watch | None = None
     """The evidence on the present stage; None when nothing is rolled out."""
     resumptions: int = 0

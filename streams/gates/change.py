@@ -164,7 +164,7 @@ class ChangeDetector(msgspec.Struct, kw_only=True):
                 joined = log_mass + log1p(exp(capital - log_mass)) + growth
             else:
                 joined = capital + log1p(exp(log_mass - capital)) + growth
-            grown.append(joined if joined > EMPTY else EMPTY)
+            grown.append(max(EMPTY, joined))
         self.log_capital = grown
         self.rows += rows
 

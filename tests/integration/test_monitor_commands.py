@@ -16,9 +16,9 @@ from schemas.log import Command, OperatorCommand
 from schemas.policy import default_policy
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
-from tests.support.processes import Launch
 from tests.support.folding import operator
 from tests.support.monitoring import QUICK, as_undisturbed, ask, committed, control_events
+from tests.support.processes import Launch
 from tests.support.topics import put
 from tests.support.workers import until
 

@@ -14,7 +14,6 @@ from schemas.log import Command
 from schemas.rollout import Phase
 from schemas.settings import KafkaSettings
 from streams.kafka_checkpoints import checkpoint_topic
-from tests.support.processes import Launch
 from tests.support.monitoring import (
     Traffic,
     admin,
@@ -25,7 +24,7 @@ from tests.support.monitoring import (
     log_end,
     until_confirmed,
 )
-from tests.support.processes import Driftgate
+from tests.support.processes import Driftgate, Launch
 from tests.support.workers import until
 
 HEALTHY = {"coherence": 0.8}

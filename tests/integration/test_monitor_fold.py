@@ -18,7 +18,6 @@ from schemas.topics import Topic
 from streams.kafka_checkpoints import KafkaCheckpoints
 from streams.kafka_io import KafkaIO
 from streams.runner import FoldRunner
-from tests.support.processes import Launch
 from tests.support.folding import heartbeat, measurement, rows_of
 from tests.support.monitoring import (
     LogWriter,
@@ -31,6 +30,7 @@ from tests.support.monitoring import (
     topic_limit,
     until_confirmed,
 )
+from tests.support.processes import Launch
 from tests.support.workers import until
 
 
