@@ -1,4 +1,4 @@
-"""The whole worker on a real Kafka broker: throughput, latency, memory, and what a user would write.
+"""The whole worker on a real Kafka broker: throughput, latency, memory, what a user would write.
 
     python -m benchmarks.worker FILE.jsonl [--json]
 

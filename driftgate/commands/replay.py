@@ -200,7 +200,16 @@ async def _log_of(kafka: KafkaSettings, service: str) -> list[LogEntry]:
             if time.monotonic() - shown > _PROGRESS_S:
                 shown = time.monotonic()
                 err.print(f"read {len(found)} records of {service!r} ...", markup=False)
+        begins = await reader.beginnings()
     partitions = {entry.partition for entry in found}
+    for partition in sorted(partitions):
+        if begins[partition]:
+            err.print(
+                f"the log begins at offset {begins[partition]}: what was decided before cannot be "
+                "replayed, and what followed from it may differ; keep the topic longer "
+                "(retention.ms) to replay all of it",
+                markup=False,
+            )
     if not found:
         raise DriftgateError(f"the log has no record of service {service!r}", Exit.FAILED)
     if len(partitions) > 1:
