@@ -14,6 +14,7 @@ from driftgate.commands import (
     demo,
     doctor,
     produce,
+    replay,
     roles,
     rollout,
     validate,
@@ -41,6 +42,7 @@ app.command()(roles.analyzer)
 app.command()(roles.monitor)
 app.command()(produce.produce)
 app.command()(control.control)
+app.command()(replay.replay)
 app.command()(doctor.doctor)
 app.command()(validate.validate)
 app.command()(calibrate.calibrate)

@@ -60,6 +60,11 @@ class TopicReader:
         for tp, end in ends.items():
             self._consumer.seek(tp, end)
 
+    async def beginnings(self) -> dict[int, int]:
+        """The first offset that the broker still has, by partition; of a single topic."""
+        found = await self._consumer.beginning_offsets(self._partitions)
+        return {tp.partition: offset for tp, offset in found.items()}
+
     async def to_end(self, *, last: int | None = None) -> AsyncIterator[Any]:
         """Records up to the present end: all of them, or at most the last few a partition."""
         ends = await self._consumer.end_offsets(self._partitions)

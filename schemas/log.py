@@ -133,20 +133,34 @@ class MeasurementBatch(
                 score outside [0, 1], a segment without a name, or offsets that do not rise
                 within their partition.
         """
-        arrays = {}
+        count = len(self.segment)
         for name, dtype in COLUMNS.items():
-            data = getattr(self, name)
-            if len(data) % dtype.itemsize:
-                raise DecodeError(
-                    f"column {name}: {len(data)} bytes is no multiple of {dtype.itemsize}"
-                )
-            arrays[name] = np.frombuffer(data, dtype=dtype)
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) != 1:
-            raise DecodeError(f"columns of unequal length: {lengths}")
-        rows = Rows(**arrays)
-        _check(rows, len(self.segments))
+            if len(getattr(self, name)) != count * dtype.itemsize:
+                raise DecodeError(self._unequal())
+        # Side by side, so that two reductions check all of them.
+        floats = np.frombuffer(
+            b"".join([getattr(self, name) for name in _FLOATS]), dtype="<f4"
+        ).reshape(len(_FLOATS), count)
+        rows = Rows(
+            partition=np.frombuffer(self.partition, dtype="<i4"),
+            offset=np.frombuffer(self.offset, dtype="<i8"),
+            flags=np.frombuffer(self.flags, dtype="<u2"),
+            segment=np.frombuffer(self.segment, dtype="u1"),
+            prompt_chars=np.frombuffer(self.prompt_chars, dtype="<i4"),
+            **dict(zip(_FLOATS, floats, strict=True)),
+        )
+        if count:
+            _check(rows, floats, len(self.segments))
         return rows
+
+    def _unequal(self) -> str:
+        lengths = {}
+        for name, dtype in COLUMNS.items():
+            size = len(getattr(self, name))
+            if size % dtype.itemsize:
+                return f"column {name}: {size} bytes is no multiple of {dtype.itemsize}"
+            lengths[name] = size // dtype.itemsize
+        return f"columns of unequal length: {lengths}"
 
 
 _FLOATS = {
@@ -161,12 +175,9 @@ _FLOATS = {
 """Upper limit of each float column; the lower limit of all is 0."""
 
 
-def _check(rows: Rows, segments: int) -> None:
-    if not len(rows):
-        return
-    for name, limit in _FLOATS.items():
-        column = getattr(rows, name)
-        low, high = float(column.min()), float(column.max())
+def _check(rows: Rows, floats: npt.NDArray[np.float32], segments: int) -> None:
+    lows, highs = floats.min(axis=1).tolist(), floats.max(axis=1).tolist()
+    for (name, limit), low, high in zip(_FLOATS.items(), lows, highs, strict=True):
         # A NaN makes min and max NaN, and each comparison with NaN is false.
         if not (low >= 0.0 and high <= limit and high < np.inf):
             raise DecodeError(f"column {name}: values {low} to {high} outside [0, {limit}]")
@@ -176,11 +187,15 @@ def _check(rows: Rows, segments: int) -> None:
         raise DecodeError("negative source partition or offset")
     if int(rows.prompt_chars.min()) < 0:
         raise DecodeError("negative prompt_chars")
-    # A stable sort, so that rows of other partitions may stand between two of the same.
-    order = np.argsort(rows.partition, kind="stable")
-    partition, offset = rows.partition[order], rows.offset[order]
-    same = partition[1:] == partition[:-1]
-    if bool(np.any(np.diff(offset)[same] <= 0)):
+    partition, offset = rows.partition, rows.offset
+    if int(partition.max()) != int(partition[0]) or int(partition.min()) != int(partition[0]):
+        # A stable sort, so that rows of other partitions may stand between two of the same.
+        order = np.argsort(partition, kind="stable")
+        partition, offset = partition[order], offset[order]
+        falls = (offset[1:] <= offset[:-1]) & (partition[1:] == partition[:-1])
+    else:
+        falls = offset[1:] <= offset[:-1]
+    if bool(falls.any()):
         raise DecodeError("source offsets do not rise within a partition")
 
 
@@ -224,6 +239,7 @@ class Command(StrEnum):
     RESUME = "resume"
     PROMOTE = "promote"
     ABORT = "abort"
+    RETRY = "retry"
 
 
 class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from importlib import resources
@@ -20,6 +21,7 @@ from schemas.strict_yaml import load_yaml
 
 __all__ = [
     "Against",
+    "Freeze",
     "Gate",
     "GateRole",
     "Metric",
@@ -213,6 +215,41 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return round(self.window_seconds * 1000)
 
 
+class Freeze(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    dict=True,
+    rename={"from_": "from"},
+):
+    """A time in which nothing starts and nothing advances; guardrails still roll back."""
+
+    # Strings, since a moment in another time zone would come back from the log in UTC, and the
+    # policy with another hash.
+    from_: Annotated[str, Meta(description="RFC 3339, with a time zone; log time.")]
+    to: Annotated[str, Meta(description="The same; the first moment after it.")]
+
+    @cached_property
+    def span_ms(self) -> tuple[int, int]:
+        """From and to, in ms since the epoch.
+
+        Raises:
+            ValueError: one of them is no RFC 3339 time.
+        """
+        return _epoch_ms(self.from_), _epoch_ms(self.to)
+
+
+def _epoch_ms(text: str) -> int:
+    try:
+        moment: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
+    except msgspec.ValidationError as error:
+        raise ValueError(
+            f"{text!r} is no RFC 3339 time with a zone, such as '2026-12-24T00:00:00Z'"
+        ) from error
+    return round(moment.timestamp() * 1000)
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Everything that a rollout is judged by. Frozen when a rollout starts."""
 
@@ -230,6 +267,23 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         float,
         Meta(gt=0.0, le=DAY_S, description="A rollback not confirmed by then raises an alert."),
     ] = 30.0
+    holdback_percent: Annotated[
+        float,
+        Meta(ge=0.0, lt=100.0, description="Users kept on blue in the last stage, as a control."),
+    ] = 0.0
+    freezes: list[Freeze] = []
+    rollback_window_seconds: Annotated[
+        float,
+        Meta(ge=0.0, le=YEAR_S, description="Abort after a promotion is possible for so long."),
+    ] = 30 * DAY_S
+
+    def share_of(self, stage: int) -> float:
+        """The share of users that green serves at a stage, in [0, 1]."""
+        return min(self.stages[stage].percent, 100.0 - self.holdback_percent) / 100
+
+    def freeze_at(self, at_ms: int) -> Freeze | None:
+        """The freeze that a moment of log time lies in."""
+        return next((f for f in self.freezes if f.span_ms[0] <= at_ms < f.span_ms[1]), None)
 
     @cached_property
     def hash(self) -> str:
@@ -311,6 +365,18 @@ def contradictions(policy: Policy) -> list[tuple[str, str]]:
         found.append(("green", f"blue and green are both {policy.blue!r}"))
     found += _value_contradictions(policy)
     found += _stage_contradictions(policy.stages)
+    if len(policy.stages) > 1 and policy.stages[-2].percent >= 100 - policy.holdback_percent:
+        found.append(
+            ("holdback_percent", "leaves the last stage no more users than the one before")
+        )
+    for i, freeze in enumerate(policy.freezes):
+        try:
+            begins, ends = freeze.span_ms
+        except ValueError as error:
+            found.append((f"freezes[{i}]", str(error)))
+        else:
+            if ends <= begins:
+                found.append((f"freezes[{i}].to", "is not after its from"))
     for i, gate in enumerate(policy.gates):
         found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
     return found

@@ -20,6 +20,12 @@ def new_rows(rows: Rows, source_topic: str, seen: dict[str, int]) -> Rows:
         source_topic: the topic that they came from.
         seen: the next expected offset by ``topic/partition``; changed in place.
     """
+    if len(rows) and bool((rows.partition == rows.partition[0]).all()):
+        # One partition, offsets rising: mostly all of it is new.
+        key = f"{source_topic}/{rows.partition[0]}"
+        expected, first = seen.get(key, 0), int(rows.offset[0])
+        seen[key] = max(expected, int(rows.offset[-1]) + 1)
+        return rows if first >= expected else rows.where(rows.offset >= expected)
     fresh = np.zeros(len(rows), np.bool_)
     for partition in np.unique(rows.partition):
         key = f"{source_topic}/{partition}"

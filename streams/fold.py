@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from schemas.control import GateBreached, GateRecovered, GateReport, LogPosition, Verdict
+from schemas.control import GateBreached, GateRecovered, GateReport, LogPosition
 from schemas.errors import DecodeError
 from schemas.log import (
     CommandRecord,
@@ -21,15 +20,16 @@ from schemas.log import (
     Tick,
     decode_log_record,
 )
-from schemas.policy import Gate, GateRole
+from schemas.policy import GateRole
 from schemas.rollout import Phase
 from streams import rollout
 from streams.dedupe import new_rows
 from streams.emit import Emitter
 from streams.outputs import Output
 from streams.panes import Pane, new_pane
+from streams.samples import Samples
 from streams.state import ServiceState
-from streams.window_gates import Judgement, judge
+from streams.watch import Watch
 from streams.windows import due_windows, window_metrics
 from streams.workers import check_confirmation, heard_from, measured_by
 
@@ -96,14 +96,20 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
     measured_by(state, batch)
     if not len(fresh):
         return
+    samples = Samples(fresh)
     pane = _current_pane(state)
-    pane.add_rows(fresh, batch.segments)
+    pane.add_samples(samples, batch.segments)
     # Rows made under another revision saw another split: they are no evidence on this one.
     if state.rollout.phase in rollout.ACTIVE and batch.revision == state.rollout.revision:
         age_ms = state.now_ms - state.stage_since_ms
         gates = state.policy.gates
-        pane.add_evidence(fresh, gates, [age_ms >= g.warmup_seconds * 1000 for g in gates])
-        _decide(state, emit)
+        counted = [age_ms >= g.warmup_seconds * 1000 for g in gates]
+        assert state.watch is not None  # there is one in every active phase
+        state.watch.take(samples, gates, counted)
+        if any(state.watch.timers):
+            pane.add_recent(samples, gates, counted)
+            state.watch.observe(gates, state.recent + pane.moments, state.now_ms)
+        _decide(state, state.watch, emit)
 
 
 def _current_pane(state: ServiceState) -> Pane:
@@ -112,6 +118,10 @@ def _current_pane(state: ServiceState) -> Pane:
     last = state.panes[-1] if state.panes else None
     if last is None or last.start_ms != start or last.revision != state.rollout.revision:
         last = new_pane(start, state.rollout.revision, len(state.policy.gates))
+        state.recent = np.zeros_like(last.moments)
+        for pane in state.panes:
+            if pane.revision == last.revision:
+                state.recent += pane.moments
         state.panes.append(last)
     return last
 
@@ -144,95 +154,87 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         oldest_ms = now_pane_ms - windows.window_ms
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
         if state.rollout.phase in rollout.ACTIVE:
-            emit.gates([judgement.report for _, judgement in _judge(state)])
+            emit.gates(_reports(state))
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)
 
 
-def _decide(state: ServiceState, emit: Emitter) -> None:
-    """Judge every gate on the running window and act on what they say."""
-    judged = _judge(state)
-    for gate, judgement in judged:
-        _report_change(state, gate, judgement, emit)
+def _decide(state: ServiceState, watch: Watch, emit: Emitter) -> None:
+    """Look at the evidence of every gate and act on what it says."""
+    gates, control_exists = state.policy.gates, _control_exists(state)
+    failing = watch.failing(gates, control_exists=control_exists)
+    if failing or state.failed_gates:
+        _report_changes(state, watch, failing, emit)
     for role in (GateRole.GUARDRAIL, GateRole.SIGNAL):
-        for gate, judgement in judged:
-            if gate.role is role and _certainly_broken(gate, judgement):
-                _act(state, judgement.report, emit)
+        for i in failing:
+            if gates[i].role is role and not gates[i].dry_run:
+                _act(state, watch, i, emit)
                 return
     if state.rollout.phase is Phase.PROGRESSING:
-        _advance_if_ready(state, judged, emit)
+        for i in watch.starved(gates, control_exists=control_exists):
+            if not gates[i].dry_run:
+                report = watch.report(i, state.policy, control_exists=control_exists)
+                rollout.pause(state, f"gate {report.gate}: {report.reason}", emit, gate=report)
+                return
+        _advance_if_ready(state, watch, emit)
 
 
-def _judge(state: ServiceState) -> list[tuple[Gate, Judgement]]:
-    """Every gate on what the running window holds of the present revision."""
-    moments = np.zeros((2, len(state.policy.gates), 3))
-    for pane in state.panes:
-        if pane.revision == state.rollout.revision:
-            moments += pane.moments
-    control_exists = state.rollout.share < 1.0
-    judged = []
-    for i, gate in enumerate(state.policy.gates):
-        judgement = judge(gate, moments[:, i], control_exists=control_exists)
-        judged.append((gate, _sustain(state, gate, judgement)))
-    return judged
+def _control_exists(state: ServiceState) -> bool:
+    return state.rollout.share < 1.0
 
 
-def _sustain(state: ServiceState, gate: Gate, judgement: Judgement) -> Judgement:
-    """For a gate whose breach must last, hold a failure back until it has."""
-    if not gate.sustained_seconds:
-        return judgement
-    if not judgement.breaching:
-        state.breaching_since_ms.pop(gate.name, None)
-        return judgement
-    since_ms = state.breaching_since_ms.setdefault(gate.name, state.now_ms)
-    seconds = (state.now_ms - since_ms) / 1000
-    lasted = seconds >= gate.sustained_seconds
-    report = msgspec.structs.replace(
-        judgement.report,
-        verdict=Verdict.FAILED if lasted else Verdict.INCONCLUSIVE,
-        reason=f"{judgement.report.reason}, for {seconds:.0f} s of {gate.sustained_seconds:g} s",
-    )
-    return judgement._replace(report=report)
+def _reports(state: ServiceState) -> list[GateReport]:
+    assert state.watch is not None  # there is one in every active phase
+    return [
+        state.watch.report(i, state.policy, control_exists=_control_exists(state))
+        for i in range(len(state.policy.gates))
+    ]
 
 
-def _report_change(state: ServiceState, gate: Gate, judgement: Judgement, emit: Emitter) -> None:
+def _report_changes(state: ServiceState, watch: Watch, failing: list[int], emit: Emitter) -> None:
     """Say it once when a breach begins, and once when it ends."""
-    if gate.role is GateRole.PROMOTION:
+    control_exists = _control_exists(state)
+    for i, gate in enumerate(state.policy.gates):
+        known = gate.name in state.failed_gates
+        if (i in failing) == known:
+            continue
+        if known and not watch.holds(i, gate, control_exists=control_exists):
+            continue
+        report = watch.report(i, state.policy, control_exists=control_exists)
+        if known:
+            state.failed_gates.remove(gate.name)
+            emit.control(GateRecovered, reason=report.reason, gate=report)
+        else:
+            state.failed_gates.append(gate.name)
+            emit.control(GateBreached, reason=report.reason, gate=report)
+
+
+def _act(state: ServiceState, watch: Watch, i: int, emit: Emitter) -> None:
+    guardrail = state.policy.gates[i].role is GateRole.GUARDRAIL
+    if not guardrail and state.rollout.phase is not Phase.PROGRESSING:
         return
-    report = judgement.report
-    if report.verdict is Verdict.FAILED and gate.name not in state.failed_gates:
-        state.failed_gates.append(gate.name)
-        emit.control(GateBreached, reason=report.reason, gate=report)
-    elif judgement.holds and gate.name in state.failed_gates:
-        state.failed_gates.remove(gate.name)
-        emit.control(GateRecovered, reason=report.reason, gate=report)
-
-
-def _certainly_broken(gate: Gate, judgement: Judgement) -> bool:
-    return judgement.report.verdict is Verdict.FAILED and not gate.dry_run
-
-
-def _act(state: ServiceState, report: GateReport, emit: Emitter) -> None:
-    if report.role is GateRole.GUARDRAIL:
+    report = watch.report(i, state.policy, control_exists=_control_exists(state))
+    if guardrail:
         rollout.roll_back(state, report.reason, emit, gate=report)
-    elif state.rollout.phase is Phase.PROGRESSING:
+    else:
         rollout.pause(state, report.reason, emit, gate=report)
 
 
-def _advance_if_ready(
-    state: ServiceState, judged: list[tuple[Gate, Judgement]], emit: Emitter
-) -> None:
+def _advance_if_ready(state: ServiceState, watch: Watch, emit: Emitter) -> None:
     stage = state.policy.stages[state.rollout.stage]
     if state.now_ms - state.stage_since_ms < stage.min_seconds * 1000:
         return
-    acting = [(gate, judgement) for gate, judgement in judged if not gate.dry_run]
-    for gate, judgement in acting:
-        certified = judgement.report.verdict is Verdict.SUCCESSFUL
-        if not (certified if gate.role is GateRole.PROMOTION else judgement.holds):
-            return
+    if state.policy.freeze_at(state.now_ms) is not None:
+        return
+    acting = [i for i, gate in enumerate(state.policy.gates) if not gate.dry_run]
+    control_exists = _control_exists(state)
+    if not all(watch.passes(i, state.policy, control_exists=control_exists) for i in acting):
+        return
     seconds = (state.now_ms - state.stage_since_ms) / 1000
-    reason = f"all {len(acting)} gates hold after {seconds:.0f} s at {stage.percent:g} %"
-    gates = [judgement.report for _, judgement in judged]
+    reason = (
+        f"all {len(acting)} gates hold after {seconds:.0f} s at {state.rollout.share * 100:g} %"
+    )
+    gates = _reports(state)
     if state.rollout.stage == len(state.policy.stages) - 1:
         rollout.promote(state, reason, emit, gates=gates)
     else:

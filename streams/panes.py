@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from schemas.log import RowFlag, Rows
-from schemas.policy import Gate
+from schemas.log import RowFlag
+from schemas.policy import Gate, Metric, Statistic
 from streams.metrics import CANDIDATE, CONTROL, gate_samples
+from streams.samples import COUNTS, Samples
 
 __all__ = [
     "COUNTS",
@@ -22,15 +23,6 @@ __all__ = [
     "quantile",
 ]
 
-COUNTS = (
-    "prompts",
-    "rejected",
-    "system_errors",
-    "semantic_prompts",
-    "semantic_errors",
-    "cache_lookups",
-    "cache_hits",
-)
 SUMS = ("processing_seconds", "rules_score", "score", "coherence", "relevance")
 
 _LOWEST_SECONDS = 1e-5
@@ -67,31 +59,14 @@ class ArmTotals(msgspec.Struct):
         self.sums += other.sums
         self.histogram += other.histogram
 
-    def add_rows(self, rows: Rows) -> None:
-        """Count measured rows, all of one arm and segment."""
-        rejected = rows.has(RowFlag.REJECTED)
-        accepted = ~rejected
-        semantic = rows.has(RowFlag.SEMANTIC)
-        self.counts += (
-            np.count_nonzero(accepted),
-            np.count_nonzero(rejected),
-            np.count_nonzero(rows.has(RowFlag.SYSTEM_ERROR)),
-            np.count_nonzero(semantic),
-            np.count_nonzero(rows.has(RowFlag.FALLBACK)),
-            np.count_nonzero(rows.has(RowFlag.CACHE_LOOKUP)),
-            np.count_nonzero(rows.has(RowFlag.CACHE_HIT)),
-        )
-        seconds = rows.processing_seconds[accepted]
-        self.sums += (
-            seconds.sum(dtype=np.float64),
-            rows.rules_score[accepted].sum(dtype=np.float64),
-            rows.score[accepted].sum(dtype=np.float64),
-            rows.coherence[semantic].sum(dtype=np.float64),
-            rows.relevance[semantic].sum(dtype=np.float64),
-        )
-        with np.errstate(divide="ignore"):
-            bucket = (np.log(seconds) - _LOG_LOWEST) / _LOG_GROWTH
-        index = np.clip(bucket, 0, _BUCKETS - 1).astype(np.intp)
+    def add_samples(self, samples: Samples, arm: int) -> None:
+        """Count the rows of one segment that are shown with an arm."""
+        self.counts += samples.counts(arm)
+        self.sums += samples.sums(arm)
+        seconds = samples.values(Metric.PROCESSING_SECONDS, arm)
+        bucket = (np.log(np.maximum(seconds, _LOWEST_SECONDS)) - _LOG_LOWEST) / _LOG_GROWTH
+        # Not np.clip, which takes three times as long on so few numbers.
+        index = np.minimum(bucket, _BUCKETS - 1.0).astype(np.intp)
         self.histogram += np.bincount(index, minlength=_BUCKETS)
 
 
@@ -117,33 +92,41 @@ class Pane(msgspec.Struct, kw_only=True):
     totals: dict[str, list[ArmTotals]]
     """By segment name; control then candidate."""
     moments: npt.NDArray[np.float64]
-    """Count, sum and sum of squares of what each gate is tested on; shape (arms, gates, 3)."""
+    """Count, sum and sum of squares of what each gate is tested on; shape (arms, gates, 3).
 
-    def add_rows(self, rows: Rows, segments: list[str]) -> None:
+    Only of gates whose breach must last: the others look at all evidence since the stage began.
+    """
+
+    def add_samples(self, samples: Samples, segments: list[str]) -> None:
         """Count rows into the totals of their arm and segment."""
-        # A rejected row has no arm, unless it is one that we failed on.
-        armed = ~rows.has(RowFlag.REJECTED) | rows.has(RowFlag.SYSTEM_ERROR)
-        candidate = rows.has(RowFlag.CANDIDATE) & armed
-        for index in np.unique(rows.segment):
+        column = samples.rows.segment
+        present = np.flatnonzero(np.bincount(column)).tolist()
+        for index in present:
             totals = self.totals.setdefault(segments[index], [ArmTotals.zero(), ArmTotals.zero()])
-            here = rows.segment == index
-            for arm, mask in ((CONTROL, here & ~candidate), (CANDIDATE, here & candidate)):
-                if mask.any():
-                    totals[arm].add_rows(rows.where(mask))
+            # A service without segments has one, and its rows need not be taken apart.
+            here = samples if len(present) == 1 else samples.where(column == index)
+            for arm in (CONTROL, CANDIDATE):
+                if here.shown(arm):
+                    totals[arm].add_samples(here, arm)
 
-    def add_evidence(self, rows: Rows, gates: list[Gate], counted: list[bool]) -> None:
-        """Add rows to what the gates are tested on.
+    def add_recent(self, samples: Samples, gates: list[Gate], counted: list[bool]) -> None:
+        """Add rows to what the gates that look at the running window are tested on.
 
         Args:
-            rows: rows made under this pane's revision.
+            samples: rows made under this pane's revision.
             gates: the policy's gates, in their order.
             counted: for each gate whether it takes rows now (false while it warms up).
         """
-        candidate = rows.has(RowFlag.CANDIDATE)
         for i, gate in enumerate(gates):
-            if not counted[i]:
+            if not (counted[i] and gate.sustained_seconds):
                 continue
-            values, valid = gate_samples(gate, rows)
+            if gate.statistic is Statistic.RATE:
+                for arm in (CONTROL, CANDIDATE):
+                    rows, hits = samples.rate(gate.metric, arm)
+                    self.moments[arm, i] += (rows, hits, hits)
+                continue
+            values, valid = gate_samples(gate, samples.rows)
+            candidate = samples.rows.has(RowFlag.CANDIDATE)
             for arm, side in ((CONTROL, ~candidate), (CANDIDATE, candidate)):
                 x = values[valid & side]
                 self.moments[arm, i] += (len(x), x.sum(), np.dot(x, x))

@@ -17,11 +17,12 @@ from schemas.control import (
     RolloutStarted,
 )
 from schemas.log import Command, OperatorCommand
-from schemas.policy import Stage, contradictions
+from schemas.policy import Policy, Stage, contradictions
 from schemas.rollout import Phase
 from streams.emit import Emitter
 from streams.outputs import decision_id
 from streams.state import Confirmation, ServiceState
+from streams.watch import new_watch
 from streams.workers import overtake_confirmation
 
 __all__ = ["ACTIVE", "advance", "obey", "pause", "promote", "roll_back"]
@@ -52,11 +53,21 @@ def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
     match command.command:
         case Command.START:
             _start(state, command, reason, emit)
+        case Command.RETRY:
+            _start(state, _again(state, command), reason, emit)
         case Command.PAUSE:
             pause(state, reason, emit)
         case Command.RESUME:
-            # The stage begins anew: else one that was paused for its length would pause at once.
-            _enter_stage(state, state.rollout.stage, reason, phase=Phase.PROGRESSING)
+            # The stage begins anew: else one that was paused for its length would pause at once,
+            # and one that was paused by a gate would be by the same evidence.
+            state.resumptions += 1
+            _enter_stage(
+                state,
+                state.rollout.stage,
+                reason,
+                restart=state.resumptions,
+                phase=Phase.PROGRESSING,
+            )
             emit.control(RolloutResumed, reason=reason)
             emit.rollout()
         case Command.PROMOTE:
@@ -73,30 +84,75 @@ def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
     phase = state.rollout.phase
     match command.command:
         case Command.START:
-            if phase in ACTIVE:
-                return f"rollout {state.rollout.rollout_id} is {phase}: abort or promote it first"
-            if command.policy is None:
-                return "comes without a policy"
-            for key, wrong in contradictions(command.policy):
-                return f"the policy cannot be used: {key}: {wrong}"
-            green = command.green or command.policy.green
-            if command.policy.deployment(green) is None:
-                known = ", ".join(d.name for d in command.policy.deployments)
-                return f"the policy has no deployment {green!r}; it has: {known}"
-            blue = state.rollout.blue.name if state.rollout.revision else command.policy.blue
-            if green == blue:
-                return f"{green!r} is what serves already"
+            return _start_refusal(state, command)
+        case Command.RETRY:
+            if phase is not Phase.ROLLED_BACK or state.taken_back is None:
+                return f"nothing was rolled back that could start again: the service is {phase}"
+            return _start_refusal(state, _again(state, command))
         case Command.PAUSE if phase is not Phase.PROGRESSING:
             return f"nothing is progressing: the service is {phase}"
         case Command.RESUME if phase is not Phase.PAUSED:
             return f"nothing is paused: the service is {phase}"
-        case Command.PROMOTE if phase not in ACTIVE:
-            return f"there is no rollout to promote: the service is {phase}"
+        case Command.PROMOTE:
+            if phase not in ACTIVE:
+                return f"there is no rollout to promote: the service is {phase}"
+            return _frozen(state.policy, state.now_ms)
         case Command.ABORT if phase not in ACTIVE and (
             phase is not Phase.PROMOTED or state.previous_blue is None
         ):
             return f"there is no rollout to take back: the service is {phase}"
+        case Command.ABORT if phase is Phase.PROMOTED:
+            return _too_late(state)
     return None
+
+
+def _start_refusal(state: ServiceState, command: OperatorCommand) -> str | None:
+    if state.rollout.phase in ACTIVE:
+        return (
+            f"rollout {state.rollout.rollout_id} is {state.rollout.phase}: "
+            "abort or promote it first"
+        )
+    if command.policy is None:
+        return "comes without a policy"
+    for key, wrong in contradictions(command.policy):
+        return f"the policy cannot be used: {key}: {wrong}"
+    green = command.green or command.policy.green
+    if command.policy.deployment(green) is None:
+        known = ", ".join(d.name for d in command.policy.deployments)
+        return f"the policy has no deployment {green!r}; it has: {known}"
+    blue = state.rollout.blue.name if state.rollout.revision else command.policy.blue
+    if green == blue:
+        return f"{green!r} is what serves already"
+    return _frozen(command.policy, state.now_ms)
+
+
+def _frozen(policy: Policy, now_ms: int) -> str | None:
+    freeze = policy.freeze_at(now_ms)
+    if freeze is None:
+        return None
+    return (
+        f"the policy has a freeze from {freeze.from_} to {freeze.to}: wait for its end, or start "
+        "with a policy without it; pause and abort are possible"
+    )
+
+
+def _too_late(state: ServiceState) -> str | None:
+    seconds = (state.now_ms - state.rollout.at_ms) / 1000
+    if seconds <= state.policy.rollback_window_seconds:
+        return None
+    assert state.previous_blue is not None  # refused before
+    return (
+        f"the promotion was {seconds:.0f} s ago, and the policy's rollback window is "
+        f"{state.policy.rollback_window_seconds:g} s: roll out {state.previous_blue.name!r} "
+        f"instead, with `driftgate rollout start --green {state.previous_blue.name}`"
+    )
+
+
+def _again(state: ServiceState, command: OperatorCommand) -> OperatorCommand:
+    """The start command that a retry stands for."""
+    return msgspec.structs.replace(
+        command, command=Command.START, policy=state.policy, green=state.taken_back
+    )
 
 
 def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emitter) -> None:
@@ -115,6 +171,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         state.panes = []
         state.windows_from_ms = state.now_ms
     state.policy = policy
+    state.resumptions = 0
     # Above all that any worker has applied, even if an older state was lost with its log.
     known = max((w.applied_revision for w in state.workers.values()), default=0)
     state.rollout = msgspec.structs.replace(
@@ -186,8 +243,12 @@ def roll_back(
     gate: GateReport | None = None,
 ) -> None:
     """Send every user back to blue, and wait for all workers to say that they did."""
-    blue = state.rollout.blue if state.rollout.phase in ACTIVE else state.previous_blue
+    active = state.rollout.phase in ACTIVE
+    blue = state.rollout.blue if active else state.previous_blue
+    tried = state.rollout.green if active else state.rollout.blue
     assert blue is not None  # refused otherwise
+    assert tried is not None  # there is one in an active phase
+    state.taken_back = tried.name
     state.previous_blue = None
     _end(state, reason, phase=Phase.ROLLED_BACK, blue=blue)
     state.confirmation = Confirmation(revision=state.rollout.revision, since_ms=state.now_ms)
@@ -195,24 +256,26 @@ def roll_back(
     emit.rollout()
 
 
-def _enter_stage(state: ServiceState, index: int, reason: str, **changes: Any) -> None:
+def _enter_stage(
+    state: ServiceState, index: int, reason: str, *, restart: int = 0, **changes: Any
+) -> None:
     stage: Stage = state.policy.stages[index]
     state.stage_since_ms = state.now_ms
-    state.breaching_since_ms.clear()
     state.failed_gates.clear()
+    state.watch = new_watch(state.policy, restart=restart)
     _change(
         state,
         reason,
         stage=index,
-        share=stage.percent / 100,
+        share=state.policy.share_of(index),
         shadow_share=stage.shadow_percent / 100,
         **changes,
     )
 
 
 def _end(state: ServiceState, reason: str, **changes: Any) -> None:
-    state.breaching_since_ms.clear()
     state.failed_gates.clear()
+    state.watch = None
     _change(state, reason, green=None, share=0.0, shadow_share=0.0, **changes)
 
 

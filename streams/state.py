@@ -7,15 +7,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
 from streams.errors import RecoveryError
 from streams.panes import Pane
+from streams.watch import Watch
 
 __all__ = ["Confirmation", "ServiceState", "Worker", "new_state", "restore", "snapshot"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older snapshot cannot be read any more: it is then rebuilt from the log."""
 
 
@@ -57,6 +59,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """Up to where windows were reported final."""
     panes: list[Pane] = []
     """The running window, oldest first."""
+    recent: npt.NDArray[np.float64] = msgspec.field(default_factory=lambda: np.zeros((2, 0, 3)))
+    """Moments of all panes but the last that have its revision; shape (arms, gates, 3)."""
     source_offsets: dict[str, int] = {}
     """The next source offset to count, by ``topic/partition``."""
     measured: int = 0
@@ -69,8 +73,12 @@ class ServiceState(msgspec.Struct, kw_only=True):
     stage_since_ms: int = 0
     previous_blue: Deployment | None = None
     """What an abort after a promotion goes back to."""
-    breaching_since_ms: dict[str, int] = {}
-    """For a gate whose breach must last: since when it does."""
+    taken_back: str | None = None
+    """The deployment that was rolled back last: what a retry starts again."""
+    watch: Watch | None = None
+    """The evidence on the present stage; None when nothing is rolled out."""
+    resumptions: int = 0
+    """How often evidence began anew within the rollout: each time spends its own alpha."""
     failed_gates: list[str] = []
     """Gates whose breach was reported and has not ended."""
     confirmation: Confirmation | None = None

@@ -11,6 +11,7 @@ import typer
 from driftgate.commanding import command, default_actor, new_command
 from driftgate.commands.control import event_line
 from driftgate.commands.options import Bootstrap, JsonFlag, PolicyFile, Service
+from driftgate.commands.replay import explain
 from driftgate.console_io import out, print_json, table
 from driftgate.errors import DriftgateError, Exit
 from driftgate.reading import latest_gate_status, latest_rollout, latest_windows
@@ -151,6 +152,19 @@ def abort(
 
 
 @app.command()
+def retry(
+    service: Service = None,
+    actor: Actor = None,
+    reason: Reason = "",
+    timeout_s: Timeout = _TIMEOUT_S,
+    bootstrap: Bootstrap = None,
+    json: JsonFlag = False,
+) -> None:
+    """Start again what was rolled back, under the same policy, with other users first."""
+    _send(Command.RETRY, bootstrap, service, actor, reason, timeout_s, json=json)
+
+
+@app.command()
 def status(service: Service = None, bootstrap: Bootstrap = None, json: JsonFlag = False) -> None:
     """Show where the rollout stands, its gates, and the newest metrics of each arm."""
     kafka = kafka_settings(os.environ, bootstrap)
@@ -194,6 +208,9 @@ def status(service: Service = None, bootstrap: Bootstrap = None, json: JsonFlag 
         out.print(table("newest window", names, rows))
 
     asyncio.run(read())
+
+
+app.command()(explain)
 
 
 def _number(value: float | None, factor: float = 1.0) -> str:

@@ -37,10 +37,31 @@ def bets(m0: float, *, above: bool) -> Floats:
     return found
 
 
+@lru_cache(maxsize=256)
+def _all_bets(m0: float) -> Floats:
+    """Those above, then those below."""
+    return np.concatenate([bets(m0, above=True), bets(m0, above=False)])
+
+
+_FOLDS = 3
+"""Up to 27 factors, each in [0.1, 1e6], are multiplied before a logarithm is taken: that is far
+from the limits of a float, and takes a tenth of the time of as many logarithms."""
+
+
 def log_growth(values: npt.ArrayLike, m0: float, stakes: Floats) -> Floats:
     """Log of what each bet has made of its stake; the last axis of values becomes one of bets."""
     excess = np.asarray(values, dtype=np.float64) - m0
-    grown: Floats = np.log1p(excess[..., None, :] * stakes[:, None]).sum(axis=-1)
+    factors = 1.0 + excess[..., None, :] * stakes[:, None]
+    for _ in range(_FOLDS):
+        rows = factors.shape[-1]
+        half = rows // 2
+        if not half:
+            break
+        folded = factors[..., :half] * factors[..., half : 2 * half]
+        if rows % 2:
+            folded[..., 0] *= factors[..., -1]
+        factors = folded
+    grown: Floats = np.log(factors).sum(axis=-1)
     return grown
 
 
@@ -88,16 +109,17 @@ class BoundedMean(msgspec.Struct, kw_only=True):
         Raises:
             ValueError: a value that is no number in [0, 1].
         """
-        x = checked_values(values, low=0.0, high=1.0)
+        self.update_checked(checked_values(values, low=0.0, high=1.0))
+
+    def update_checked(self, x: Floats) -> None:
+        """Count a batch of shape (rows,) that is known to lie in [0, 1]."""
         self.rows += x.size
-        self.total += float(x.sum())
+        self.total += float(np.add.reduce(x))
         self.total_squares += float(x @ x)
-        self.log_above = (
-            self.log_above + log_growth(x, self.m0, bets(self.m0, above=True))
-        ).tolist()
-        self.log_below = (
-            self.log_below + log_growth(x, self.m0, bets(self.m0, above=False))
-        ).tolist()
+        grown = log_growth(x, self.m0, _all_bets(self.m0)).tolist()
+        half = len(FRACTIONS)
+        self.log_above = [a + g for a, g in zip(self.log_above, grown[:half], strict=True)]
+        self.log_below = [a + g for a, g in zip(self.log_below, grown[half:], strict=True)]
 
     def merge(self, other: BoundedMean) -> None:
         """Count what another one has counted.

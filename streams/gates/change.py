@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streams.gates.checks import Floats, checked_counts, log_add, log_mean
+from streams.gates.checks import Floats, checked_counts, log_mean
 
 __all__ = ["EMPTY", "ChangeDetector", "rate_bets", "rate_growth", "start_mass", "step"]
 
@@ -56,6 +56,12 @@ def rate_bets(p0: float, *, above: bool) -> Floats:
     ratios = np.stack([np.log(alternative / p0), np.log1p(-alternative) - math.log1p(-p0)])
     ratios.setflags(write=False)
     return ratios
+
+
+@lru_cache(maxsize=256)
+def _ratios(p0: float, *, above: bool) -> list[tuple[float, float]]:
+    hit, miss = rate_bets(p0, above=above).tolist()
+    return list(zip(hit, miss, strict=True))
 
 
 def rate_growth(rows: npt.ArrayLike, hits: npt.ArrayLike, ratios: Floats) -> Floats:
@@ -130,15 +136,36 @@ class ChangeDetector(msgspec.Struct, kw_only=True):
         checked_counts(rows, 0)
         if log_growth.shape != (len(self.log_capital),) or not float(log_growth.max()) < math.inf:
             raise ValueError(f"growth {log_growth} is not a number for each of the bets")
-        if not rows:
-            return
+        if rows:
+            self.grow(log_growth.tolist(), rows)
+
+    def update_rate(self, p0: float, rows: int, hits: int, *, above: bool) -> None:
+        """`update` with `rate_growth` on `rate_bets`, the same to the bit and without arrays.
+
+        Args:
+            p0: the limit in (0, 1).
+            rows: rows of the batch, at least one.
+            hits: of them.
+            above: whether a rate above the limit is looked for.
+        """
+        misses = rows - hits
+        self.grow([hits * hit + misses * miss for hit, miss in _ratios(p0, above=above)], rows)
+
+    def grow(self, log_growth: list[float], rows: int) -> None:
+        """`update` of finite growth, one number a bet, by at least one row."""
         mass = start_mass(self.rows, rows, self.horizon_rows, endless=self.endless)
         # `step` on a few numbers. Ruin must not become an infinity in the state.
         log_mass = math.log(mass)
-        self.log_capital = [
-            max(log_add(capital, log_mass) + growth, EMPTY)
-            for capital, growth in zip(self.log_capital, log_growth.tolist(), strict=True)
-        ]
+        exp, log1p = math.exp, math.log1p
+        grown = []
+        # `log_add` written out: this runs for each bet of each gate at each batch.
+        for capital, growth in zip(self.log_capital, log_growth, strict=True):
+            if capital < log_mass:
+                joined = log_mass + log1p(exp(capital - log_mass)) + growth
+            else:
+                joined = capital + log1p(exp(log_mass - capital)) + growth
+            grown.append(max(EMPTY, joined))
+        self.log_capital = grown
         self.rows += rows
 
     @property

@@ -178,10 +178,17 @@ class Difference(msgspec.Struct, kw_only=True):
         Raises:
             ValueError: a number that is not finite.
         """
-        x = checked_values(values)
-        moments = Moments()
-        moments.update(x if self.cap is None else np.minimum(x, self.cap))
-        return moments
+        return self.moments_checked(checked_values(values))
+
+    def moments_checked(self, x: Floats) -> Moments:
+        """The same of values that are known to be finite."""
+        rows = x.size
+        if not rows:
+            return Moments()
+        capped = x if self.cap is None else np.minimum(x, self.cap)
+        mean = float(np.add.reduce(capped)) / rows
+        deviations = capped - mean
+        return Moments(rows=rows, mean=mean, squares=float(deviations @ deviations))
 
     def merge(self, other: Difference) -> None:
         """Count what another one has counted.

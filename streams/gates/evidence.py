@@ -75,6 +75,9 @@ class Evidence(Protocol):
     def log_e_breach(self) -> float:
         """Log e-value against "the objective holds"; 0 while it cannot be judged."""
 
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+
     @property
     def log_e_good(self) -> float:
         """Log e-value against "the objective is broken"; 0 while it cannot be judged."""

@@ -10,7 +10,7 @@ from streams.gates.checks import checked_alpha
 from streams.gates.evidence import Evidence
 from streams.gates.sustained import SustainedTimer
 
-__all__ = ["STARVED", "decide", "gate_alpha", "judge"]
+__all__ = ["STARVED", "decide", "gate_alpha", "judge", "missing_verdict"]
 
 STARVED = 10
 """A gate whose metric is missing from so many times `min_samples` rows cannot be judged."""
@@ -53,20 +53,22 @@ def decide(
     evidence: Evidence,
     *,
     alpha_breach: float,
-    alpha_good: float,
+    alpha_good: float | None,
     timer: SustainedTimer | None = None,
 ) -> tuple[Verdict, float, float]:
     """The verdict of a gate that has rows enough, the log e-value behind it, and its alpha.
 
-    What `judge` does at every look, without a report; the arguments are the same.
+    What `judge` does at every look, without a report; the arguments are the same. Without an
+    `alpha_good` Successful is not told from Inconclusive.
     """
     breach = evidence.log_e_breach
     if breach >= -math.log(alpha_breach):
         lasting = timer is None or timer.satisfied
         return (Verdict.FAILED if lasting else Verdict.INCONCLUSIVE), breach, alpha_breach
-    good = evidence.log_e_good
-    if good >= -math.log(alpha_good):
-        return Verdict.SUCCESSFUL, good, alpha_good
+    if alpha_good is not None:
+        good = evidence.log_e_good
+        if good >= -math.log(alpha_good):
+            return Verdict.SUCCESSFUL, good, alpha_good
     return Verdict.INCONCLUSIVE, breach, alpha_breach
 
 
@@ -78,6 +80,7 @@ def judge(
     alpha_good: float,
     timer: SustainedTimer | None = None,
     candidate_rows: int | None = None,
+    control_rows: int | None = None,
     control_exists: bool = True,
     with_bounds: bool = True,
 ) -> GateReport:
@@ -95,7 +98,9 @@ def judge(
         timer: of a gate with ``sustained_seconds``, updated with whether the *recent* rate breaks
             the objective. Such a gate fails only while the timer is satisfied as well: the timer
             alone would be as jumpy as the window, the evidence alone remembers what is over.
-        candidate_rows: rows of the candidate arm in this stage, with the metric or without.
+        candidate_rows: rows of the candidate arm that could have counted, with the metric or
+            without; None for those that did.
+        control_rows: the same of the control arm.
         control_exists: whether any user is in the control arm at this stage.
         with_bounds: whether to compute the confidence bounds, which takes a hundred times longer
             than the verdict.
@@ -105,18 +110,22 @@ def judge(
     """
     checked_alpha(alpha_breach)
     checked_alpha(alpha_good)
-    missing = _missing(gate, evidence, candidate_rows, control_exists=control_exists)
+    missing = missing_verdict(
+        gate, evidence, candidate_rows, control_rows, control_exists=control_exists
+    )
     if missing is not None:
-        verdict, reason = missing
-        return _report(gate, evidence, verdict, reason)
+        reason = _missing_reason(
+            gate, evidence, missing, candidate_rows, control_rows, control_exists=control_exists
+        )
+        return _report(gate, evidence, missing, reason)
     verdict, log_e, alpha = decide(
         evidence, alpha_breach=alpha_breach, alpha_good=alpha_good, timer=timer
     )
     reason = _reason(gate, evidence, verdict, log_e, alpha)
-    certified = verdict is Verdict.INCONCLUSIVE and log_e >= -math.log(alpha)
-    if certified and timer is not None:
+    good = verdict is Verdict.SUCCESSFUL
+    if timer is not None and not good and log_e >= -math.log(alpha):
         reason += (
-            f"; recent rows break it for {timer.elapsed_ms / 1000:g} of "
+            f"; recent rows break it for {timer.elapsed_ms / 1000:g} s of "
             f"{timer.required_ms / 1000:g} s"
         )
     # Half of alpha, since the other half of the breach's capital watches for late changes: what a
@@ -130,25 +139,50 @@ def judge(
     return _report(gate, evidence, verdict, reason, bounds=bounds)
 
 
-def _missing(
-    gate: Gate, evidence: Evidence, candidate_rows: int | None, *, control_exists: bool
-) -> tuple[Verdict, str] | None:
-    against_control = gate.against is Against.CONTROL
-    if against_control and not control_exists:
-        reason = "no users in the control arm at this stage: the absolute gates watch on"
-        return Verdict.INCONCLUSIVE, reason
-    short = evidence.samples < gate.min_samples
-    if against_control:
-        short = short or evidence.control_samples < gate.min_samples
+def missing_verdict(
+    gate: Gate,
+    evidence: Evidence,
+    candidate_rows: int | None,
+    control_rows: int | None,
+    *,
+    control_exists: bool,
+) -> Verdict | None:
+    """What a gate says for want of rows; None when it has enough. Arguments as for `judge`.
+
+    Error is for an arm that has rows in plenty, and too few of them with the metric, and for a
+    control arm without any row beside such a candidate; an arm with few rows is waited for.
+    """
+    candidates = max(candidate_rows or 0, evidence.samples)
+    arms = [(evidence.samples, candidates)]
+    if gate.against is Against.CONTROL:
+        if not control_exists:
+            return Verdict.INCONCLUSIVE
+        arms.append((evidence.control_samples, control_rows or candidates))
+    short = [rows for samples, rows in arms if samples < gate.min_samples]
     if not short:
         return None
+    starved = any(rows >= STARVED * gate.min_samples for rows in short)
+    return Verdict.ERROR if starved else Verdict.INCONCLUSIVE
+
+
+def _missing_reason(
+    gate: Gate,
+    evidence: Evidence,
+    verdict: Verdict,
+    candidate_rows: int | None,
+    control_rows: int | None,
+    *,
+    control_exists: bool,
+) -> str:
+    against_control = gate.against is Against.CONTROL
+    if against_control and not control_exists:
+        return "no users in the control arm at this stage: the absolute gates watch on"
     seen = f"{evidence.samples} of {gate.min_samples} candidate rows"
+    after = f"{max(candidate_rows or 0, evidence.samples)} rows of the candidate arm"
     if against_control:
         seen += f", {evidence.control_samples} of {gate.min_samples} control rows"
-    arm = max(candidate_rows or 0, evidence.samples)
-    if arm >= STARVED * gate.min_samples:
-        return Verdict.ERROR, f"cannot be judged: {seen}, after {arm} rows of the candidate arm"
-    return Verdict.INCONCLUSIVE, seen
+        after += f" and {max(control_rows or 0, evidence.control_samples)} of the control arm"
+    return f"cannot be judged: {seen}, after {after}" if verdict is Verdict.ERROR else seen
 
 
 def _reason(gate: Gate, evidence: Evidence, verdict: Verdict, log_e: float, alpha: float) -> str:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from streams.gates.bernoulli import Bernoulli
 from streams.gates.bounded_mean import BoundedMean
-from streams.gates.change import ChangeDetector, rate_bets, rate_growth
-from streams.gates.checks import checked_values, log_add, log_mean
+from streams.gates.change import ChangeDetector
+from streams.gates.checks import Floats, checked_values, log_add, log_mean
 from streams.gates.contrast import Difference, Moments
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 DRIFTS = (0.08, 0.15, 0.3, 0.6, 1.2)
 """Changes of a difference that are bet on, in standard deviations of an effective row."""
 
-_DRIFTS = np.array(DRIFTS)
+_SQUARES = [(d, d * d) for d in DRIFTS]
 
 BLOCK_ROWS = 25
 """Rows an arm that make a block of the change detector of a difference. Fewer would waste
@@ -63,8 +63,7 @@ class RateEvidence(msgspec.Struct, kw_only=True, tag="rate"):
         """
         self.counts.update(rows, hits)
         if rows:
-            ratios = rate_bets(self.counts.p0, above=self.too_high)
-            self.change.update(rate_growth(rows, hits, ratios), rows=rows)
+            self.change.update_rate(self.counts.p0, rows, hits, above=self.too_high)
 
     @property
     def samples(self) -> int:
@@ -91,6 +90,13 @@ class RateEvidence(msgspec.Struct, kw_only=True, tag="rate"):
         """Log e-value against "the objective holds"."""
         start = self.counts.log_e_above if self.too_high else self.counts.log_e_below
         return _half_and_half(start, self.change.log_e)
+
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        counts = self.counts
+        above, expected = float(counts.hits), counts.rows * counts.p0
+        good = above <= expected if self.too_high else above >= expected
+        return good and max(self.change.log_capital) < log_threshold
 
     @property
     def log_e_good(self) -> float:
@@ -119,10 +125,14 @@ class MeanEvidence(msgspec.Struct, kw_only=True, tag="mean"):
         x = checked_values(candidate, low=0.0, high=1.0)
         if not x.size:
             return
+        self.update_checked(x)
+
+    def update_checked(self, x: Floats) -> None:
+        """The same of values that are known to lie in [0, 1], at least one."""
         before = self.bounded.log_above if self.too_high else self.bounded.log_below
-        self.bounded.update(x)
+        self.bounded.update_checked(x)
         after = self.bounded.log_above if self.too_high else self.bounded.log_below
-        self.change.update(np.subtract(after, before), rows=x.size)
+        self.change.grow([new - old for new, old in zip(after, before, strict=True)], x.size)
 
     @property
     def samples(self) -> int:
@@ -149,6 +159,11 @@ class MeanEvidence(msgspec.Struct, kw_only=True, tag="mean"):
         """Log e-value against "the objective holds"."""
         start = self.bounded.log_e_above if self.too_high else self.bounded.log_e_below
         return _half_and_half(start, self.change.log_e)
+
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        start = self.bounded.log_above if self.too_high else self.bounded.log_below
+        return max(start) < log_threshold and max(self.change.log_capital) < log_threshold
 
     @property
     def log_e_good(self) -> float:
@@ -197,7 +212,8 @@ class WatchedDifference(msgspec.Struct, kw_only=True):
         gap = self.candidate.mean - whole.factor * self.control.mean - whole.offset
         t = float(n) if whole.paired else n * m / (n + m)
         z = (gap if self.too_high else -gap) / math.sqrt(variance)
-        self.change.update(_DRIFTS * (math.sqrt(t) * z) - _DRIFTS**2 * (t / 2.0), rows=n)
+        score, half = math.sqrt(t) * z, t / 2.0
+        self.change.grow([d * score - square * half for d, square in _SQUARES], n)
         self.control, self.candidate = Moments(), Moments()
 
     @property
@@ -208,6 +224,12 @@ class WatchedDifference(msgspec.Struct, kw_only=True):
         whole = self.difference
         start = whole.log_e_above if self.too_high else whole.log_e_below
         return _half_and_half(start, self.change.log_e)
+
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        gap = self.difference.mean
+        good = gap <= 0.0 if self.too_high else gap >= 0.0
+        return good and max(self.change.log_capital) < log_threshold
 
     @property
     def log_e_good(self) -> float:
@@ -232,8 +254,12 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
         difference = self.parts[0].difference
         left = Moments() if difference.paired else difference.moments(control)
         right = difference.moments(candidate)
+        self.update_moments(left, right)
+
+    def update_moments(self, control: Moments, candidate: Moments) -> None:
+        """The same from the moments of each arm's values, capped; none of control if paired."""
         for part in self.parts:
-            part.update(left, right)
+            part.update(control, candidate)
 
     @property
     def samples(self) -> int:
@@ -263,6 +289,10 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
     def log_e_breach(self) -> float:
         """Log e-value against "the objective holds"."""
         return min(part.log_e_breach for part in self.parts)
+
+    def clears(self, log_threshold: float) -> bool:
+        """Whether `log_e_breach` is below a positive number at a glance; False when unsure."""
+        return any(part.clears(log_threshold) for part in self.parts)
 
     @property
     def log_e_good(self) -> float:

@@ -140,7 +140,7 @@ def operator(
     return OperatorCommand(id=id, service=service, command=command, actor="ann", **details)
 
 
-def gate(name: str, **changes: Any) -> Gate:
+def gate(name: str, /, **changes: Any) -> Gate:
     """A gate of the default policy, changed."""
     found = next(g for g in default_policy().gates if g.name == name)
     return msgspec.structs.replace(found, **changes)
@@ -228,7 +228,11 @@ class Story:
     def measure(
         self, control: int = 0, candidate: int = 0, *, revision: int | None = None, **columns: Any
     ) -> list[Output]:
-        """Good rows of both arms, with the columns of the candidate's rows changed."""
+        """Good rows of both arms, with the columns of the candidate's rows changed.
+
+        Scores spread by 0.01 around what is given, since no two prompts are alike: a comparison of
+        means says nothing about numbers without any variance.
+        """
         first = self._source_offset
         self._source_offset += control + candidate
         arms = (
@@ -236,6 +240,8 @@ class Story:
             rows_of(range(first + control, self._source_offset), **columns),
         )
         arms[1]["flags"] |= np.uint16(RowFlag.CANDIDATE)
+        for arm in arms:
+            arm["score"] += np.where(np.arange(len(arm["score"])) % 2, 0.01, -0.01).astype("<f4")
         joined = {name: np.concatenate([arm[name] for arm in arms]) for name in COLUMNS}
         rollout = self.state.rollout
         return self.record(
@@ -243,6 +249,25 @@ class Story:
                 joined,
                 service=self.state.service,
                 revision=rollout.revision if revision is None else revision,
+                rollout_id=rollout.rollout_id,
+            )
+        )
+
+    def two_arms(
+        self, control: int, candidate: int, *, candidate_flags: Any, **columns: Any
+    ) -> list[Output]:
+        """Rows of both arms, control first; columns are of all rows."""
+        first = self._source_offset
+        self._source_offset += control + candidate
+        made = rows_of(range(first, self._source_offset), **columns)
+        made["flags"][:control] = 0
+        made["flags"][control:] = np.asarray(candidate_flags) | RowFlag.CANDIDATE
+        rollout = self.state.rollout
+        return self.record(
+            measurement(
+                made,
+                service=self.state.service,
+                revision=rollout.revision,
                 rollout_id=rollout.rollout_id,
             )
         )

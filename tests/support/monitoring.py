@@ -162,6 +162,9 @@ class Traffic:
         arms[1].update(
             (name, np.full(40, value, COLUMNS[name])) for name, value in self.candidate.items()
         )
+        for arm in arms:
+            # No two prompts are alike, and means without any variance cannot be compared.
+            arm["score"] = arm["score"] + np.where(np.arange(40) % 2, 0.01, -0.01).astype("<f4")
         arms[1]["flags"] = arms[1]["flags"] | np.uint16(RowFlag.CANDIDATE)
         rows = {name: np.concatenate([arm[name] for arm in arms]) for name in COLUMNS}
         revision = self.state.revision if self.state else 0

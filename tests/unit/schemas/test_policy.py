@@ -110,6 +110,22 @@ WRONG_VALUES = [
     ("windows.window_seconds", 65, "windows.window_seconds", "not a whole number of hops"),
     ("windows.window_seconds", 1210, "windows.pane_seconds", "more than 600 panes a window"),
     ("segments", [{**segment()[0], "name": "all"}], "segments[0].name", "the name of a total"),
+    ("holdback_percent", 50, "holdback_percent", "no more users than the one before"),
+    ("holdback_percent", 100, "holdback_percent", "< 100"),
+    ("rollback_window_seconds", -1, "rollback_window_seconds", ">= 0"),
+    ("freezes", [{"from": "tomorrow", "to": "2026-12-27T00:00:00Z"}], "freezes[0]", "RFC 3339"),
+    (
+        "freezes",
+        [{"from": "2026-12-24T00:00:00", "to": "2026-12-27T00:00:00Z"}],
+        "freezes[0]",
+        "is no RFC 3339 time with a zone",
+    ),
+    (
+        "freezes",
+        [{"from": "2026-12-24T00:00:00Z", "to": "2026-12-24T01:00:00+02:00"}],
+        "freezes[0].to",
+        "is not after its from",
+    ),
     ("gates.0.objective", "< 0.5", "gates[0].objective", "write '<= 0.5', '>= 0.7'"),
     ("gates.0.objective", "<= ٣", "gates[0].objective", "is not an objective"),
     ("gates.1.objective", "<= 10%", "gates[1].objective", "a relative objective needs a sign"),
@@ -154,6 +170,9 @@ def test_a_wrong_value_is_refused_with_file_key_and_reason(
         ("stages.0.shadow_percent", 0),
         ("segments", segment(values=["pro", True, 1, 2.5], force="candidate")),
         ("confirm_seconds", 0.5),
+        ("holdback_percent", 49.9),
+        ("rollback_window_seconds", 0),
+        ("freezes", [{"from": "2026-12-24T00:00:00Z", "to": "2026-12-24T03:00:00+02:00"}]),
     ],
 )
 def test_a_value_at_its_limit_is_taken(path: str, value: Any) -> None:

@@ -274,5 +274,5 @@ def test_a_snapshot_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch
     """An older or newer format is rebuilt from the log, and the message says which it was."""
     data = snapshot(new_state("a"))
     monkeypatch.setattr("streams.state.FORMAT", 999)
-    with pytest.raises(RecoveryError, match="format 1, this code reads 999"):
+    with pytest.raises(RecoveryError, match="format 2, this code reads 999"):
         restore(data)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.log import COLUMNS, RowFlag, Rows
 from streams.metrics import CANDIDATE, CONTROL
 from streams.panes import COUNTS, SUMS, ArmTotals, merge_totals, new_pane, quantile
+from streams.samples import Samples
 from tests.support.folding import rows_of
 
 SECONDS = st.floats(min_value=1e-5, max_value=140.0, allow_nan=False)
@@ -21,7 +22,7 @@ def totals(**columns: object) -> ArmTotals:
     """Totals of rows with the given columns."""
     made = ArmTotals.zero()
     length = max(len(np.atleast_1d(np.asarray(c))) for c in columns.values())
-    made.add_rows(Rows(**rows_of(range(length), **columns)))
+    made.add_samples(Samples(Rows(**rows_of(range(length), **columns))), CONTROL)
     return made
 
 
@@ -100,9 +101,9 @@ def test_totals_do_not_depend_on_how_rows_are_cut(
     columns = rows_of(range(len(rows)), flags=flags, segment=segments, processing_seconds=seconds)
     names = ["a", "b", "c"]
     whole, head, tail = (new_pane(0, 0, 0) for _ in range(3))
-    whole.add_rows(Rows(**columns), names)
+    whole.add_samples(Samples(Rows(**columns)), names)
     for pane, part in ((head, slice(None, cut)), (tail, slice(cut, None))):
-        pane.add_rows(Rows(**{name: columns[name][part] for name in COLUMNS}), names)
+        pane.add_samples(Samples(Rows(**{name: columns[name][part] for name in COLUMNS})), names)
     merged, expected = merge_totals([head, tail]), merge_totals([whole])
     assert merged.keys() == expected.keys()
     for segment, arms in expected.items():
@@ -116,7 +117,9 @@ def test_arms_and_segments_are_kept_apart() -> None:
     """A row counts in the arm of its flag and the segment of its index."""
     pane = new_pane(0, 0, 0)
     flags = [0, RowFlag.CANDIDATE, RowFlag.CANDIDATE]
-    pane.add_rows(Rows(**rows_of(range(3), flags=flags, segment=[0, 0, 1])), ["free", "paid"])
+    pane.add_samples(
+        Samples(Rows(**rows_of(range(3), flags=flags, segment=[0, 0, 1]))), ["free", "paid"]
+    )
     prompts = {
         (segment, arm): counts(pane.totals[segment][arm])["prompts"]
         for segment in ("free", "paid")
@@ -134,14 +137,14 @@ def test_rejected_rows_count_on_the_control_arm() -> None:
     """Nothing but the position of a rejected row has a meaning: its arm has none, either."""
     pane = new_pane(0, 0, 0)
     flags = [RowFlag.REJECTED | RowFlag.CANDIDATE]
-    pane.add_rows(Rows(**rows_of([0], flags=flags)), ["rest"])
+    pane.add_samples(Samples(Rows(**rows_of([0], flags=flags))), ["rest"])
     assert [counts(arm)["rejected"] for arm in pane.totals["rest"]] == [1, 0]
 
 
 def test_merging_leaves_the_panes_as_they_were() -> None:
     """A pane is merged into many windows: adding up must not add into it."""
     pane = new_pane(0, 0, 0)
-    pane.add_rows(Rows(**rows_of(range(3))), ["rest"])
+    pane.add_samples(Samples(Rows(**rows_of(range(3)))), ["rest"])
     before = msgspec.structs.replace(pane)
     merge_totals([pane, pane])["rest"][0].counts += 7
     assert counts(pane.totals["rest"][0]) == counts(before.totals["rest"][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -23,11 +24,11 @@ from schemas.control import (
     Verdict,
 )
 from schemas.log import Command
-from schemas.policy import Stage
+from schemas.policy import Freeze, Stage
 from schemas.rollout import Deployment, DeploymentKind, Phase, RolloutState
 from schemas.topics import Topic
 from streams.outputs import Output
-from tests.support.folding import Story, gate, of_type, policy, said
+from tests.support.folding import T0_MS, Story, gate, of_type, policy, said
 
 GATES = (gate("semantic-errors"), gate("score-vs-control"), gate("improvement"))
 QUICK = policy(*GATES)
@@ -184,7 +185,7 @@ ALLOWED = {
     Phase.PROGRESSING: {Command.PAUSE, Command.PROMOTE, Command.ABORT},
     Phase.PAUSED: {Command.RESUME, Command.PROMOTE, Command.ABORT},
     Phase.PROMOTED: {Command.START, Command.ABORT},
-    Phase.ROLLED_BACK: {Command.START},
+    Phase.ROLLED_BACK: {Command.START, Command.RETRY},
 }
 
 
@@ -322,6 +323,90 @@ def test_rejections_carry_the_policy_in_force() -> None:
     story = progressing()
     (event,) = decisions(story.command(Command.RESUME))
     assert event.policy_hash == QUICK.hash
+
+
+def test_a_holdback_keeps_a_control_arm_at_the_end() -> None:
+    """The last stage leaves a share of users on blue, so that comparisons go on."""
+    story = idle()
+    story.start(policy(*GATES, holdback_percent=5.0))
+    story.reach(3)
+    assert story.state.rollout.share == 0.95
+    story.after(61).measure(400, 400, score=0.3)
+    (event,) = of_type(story.outputs, RolloutRolledBack)
+    assert event.gate is not None
+    assert event.gate.gate == "score-vs-control"
+
+
+def frozen(seconds_from: float, seconds_to: float) -> Freeze:
+    """A freeze at so many seconds after the logs begin."""
+    times = [
+        datetime.fromtimestamp(T0_MS / 1000 + s, UTC).isoformat()
+        for s in (seconds_from, seconds_to)
+    ]
+    return Freeze(from_=times[0], to=times[1])
+
+
+def test_nothing_starts_or_advances_in_a_freeze() -> None:
+    """Neither by itself nor by a person; the moment that it ends, it goes on."""
+    cold = policy(*GATES, freezes=[frozen(0, 10), frozen(50, 200)])
+    story = idle()
+    (refused,) = decisions(story.start(cold))
+    assert isinstance(refused, CommandRejected)
+    assert "2027-01-15T08:00:10+00:00: wait for its end" in refused.reason
+    story.after(10).start(cold)
+    assert story.state.rollout.phase is Phase.PROGRESSING
+    story.after(70).measure(400, 400)
+    (refused,) = decisions(story.command(Command.PROMOTE))
+    assert isinstance(refused, CommandRejected)
+    story.after(119).measure(400, 400)
+    assert story.state.rollout.stage == 0
+    story.after(1).measure(1, 1)
+    assert story.state.rollout.stage == 1
+
+
+def test_a_guardrail_rolls_back_in_a_freeze() -> None:
+    """Harm does not wait for the holidays to end."""
+    story = idle()
+    story.start(policy(*GATES, freezes=[frozen(1, 9999)]))
+    story.after(5).measure(400, 400, score=0.2)
+    assert of_type(story.outputs, RolloutRolledBack)
+
+
+def test_an_abort_after_a_promotion_has_its_time() -> None:
+    """Within the window it goes back; after it, the refusal says what to do instead."""
+    story = idle()
+    story.start(policy(*GATES, rollback_window_seconds=100.0))
+    story.command(Command.PROMOTE, full=True)
+    story.after(100.5)
+    (refused,) = decisions(story.command(Command.ABORT))
+    assert isinstance(refused, CommandRejected)
+    assert "`driftgate rollout start --green baseline`" in refused.reason
+    assert story.state.rollout.phase is Phase.PROMOTED
+    story = idle()
+    story.start(policy(*GATES, rollback_window_seconds=100.0))
+    story.command(Command.PROMOTE, full=True)
+    (event,) = decisions(story.after(100).command(Command.ABORT))
+    assert isinstance(event, RolloutRolledBack)
+
+
+def test_a_retry_starts_what_was_rolled_back() -> None:
+    """The same policy and green, another rollout with its own users and its own alpha."""
+    story = rolled_back()
+    first = story.state.rollout
+    (event,) = decisions(story.command(Command.RETRY, reason="mended"))
+    assert isinstance(event, RolloutStarted)
+    assert (event.green, event.reason, event.policy_hash) == ("semantic", "mended", QUICK.hash)
+    assert story.state.rollout.salt != first.salt
+    assert (story.state.rollout.stage, story.state.resumptions) == (0, 0)
+
+
+def test_a_retry_after_a_promotion_was_taken_back() -> None:
+    """What had been promoted is tried again."""
+    story = promoted()
+    story.command(Command.ABORT)
+    (event,) = decisions(story.command(Command.RETRY))
+    assert isinstance(event, RolloutStarted)
+    assert (event.blue, event.green) == ("baseline", "semantic")
 
 
 @given(

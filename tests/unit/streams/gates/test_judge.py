@@ -69,7 +69,7 @@ def test_a_breach_must_last_where_the_policy_says_so():
         report = judge(gate, evidence, timer=timer, **ALPHAS)
         failed = report.verdict is Verdict.FAILED
         assert failed is (second == 300)
-        assert failed or f"for {second} of 300 s" in report.reason
+        assert f"for {second} s of 300 s" in report.reason
     timer.update(310_000, breaching=False)
     assert judge(gate, evidence, timer=timer, **ALPHAS).verdict is Verdict.INCONCLUSIVE
 
