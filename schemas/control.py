@@ -217,7 +217,7 @@ class WindowMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How every gate stands when a pane closes, while a rollout is active."""
+    """How a service stands when a pane closes; its gates while a rollout is active, else none."""
 
     id: str
     service: str

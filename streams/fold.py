@@ -153,8 +153,8 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         state.closed_ms = now_pane_ms
         oldest_ms = now_pane_ms - windows.window_ms
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
-        if state.rollout.phase in rollout.ACTIVE:
-            emit.gates(_reports(state))
+        active = state.rollout.phase in rollout.ACTIVE
+        emit.gates(_reports(state) if active else [])
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)
 

@@ -173,25 +173,57 @@ def status(service: Service = None, bootstrap: Bootstrap = None, json: JsonFlag 
 
     async def read() -> None:
         state = await latest_rollout(kafka, name)
-        if state is None:
-            raise DriftgateError(f"service {name!r} has had no rollout yet", Exit.FAILED)
-        gates = await latest_gate_status(kafka, name)
-        if gates is not None and gates.rollout_id != state.rollout_id:
-            gates = None
+        status = await latest_gate_status(kafka, name)
+        if state is None and status is None:
+            raise DriftgateError(
+                f"nothing is known of service {name!r}: is a monitor running, and an analyzer?",
+                Exit.FAILED,
+            )
         windows = await latest_windows(kafka, name)
         if json:
-            print_json({"rollout": state, "gates": gates, "windows": windows})
+            print_json({"rollout": state, "gates": status, "windows": windows})
             return
-        green = state.green.name if state.green else "-"
-        out.print(
-            f"{name}: {state.phase}, stage {state.stage}, blue {state.blue.name}, green {green} "
-            f"at {state.share:.0%} (shadow {state.shadow_share:.0%}), revision {state.revision}",
-            markup=False,
-        )
-        out.print(f"  {state.reason}", markup=False)
-        if gates is not None:
-            judged = [(g.gate, g.role, g.objective, g.verdict, g.reason) for g in gates.gates]
-            out.print(table("gates", ("gate", "role", "objective", "verdict", "why"), judged))
+        if state is None:
+            out.print(f"{name}: no rollout yet", markup=False)
+        else:
+            green = state.green.name if state.green else "-"
+            out.print(
+                f"{name}: {state.phase}, stage {state.stage}, blue {state.blue.name}, "
+                f"green {green} at {state.share:.0%} (shadow {state.shadow_share:.0%}), "
+                f"revision {state.revision}",
+                markup=False,
+            )
+            out.print(f"  {state.reason}", markup=False)
+        if status is not None:
+            workers = ", ".join(status.live_workers) or "none"
+            out.print(
+                f"  {status.measured} prompts measured; live workers: {workers}", markup=False
+            )
+            if status.gates:
+                judged = [
+                    (
+                        g.gate,
+                        g.role,
+                        g.objective,
+                        _number(g.value),
+                        f"{_number(g.lower)} .. {_number(g.upper)}",
+                        _number(g.limit),
+                        str(g.samples),
+                        g.verdict,
+                    )
+                    for g in status.gates
+                ]
+                gate_columns = (
+                    "gate",
+                    "role",
+                    "objective",
+                    "value",
+                    "interval",
+                    "limit",
+                    "rows",
+                    "verdict",
+                )
+                out.print(table("gates", gate_columns, judged))
         rows = [
             (
                 w.arm,

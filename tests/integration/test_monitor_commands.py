@@ -142,7 +142,7 @@ def test_the_command_line_steers_a_rollout(
 
     code, text = rollout("status")
     assert code == Exit.FAILED
-    assert "has had no rollout yet" in text
+    assert "nothing is known of service 'shop'" in text
 
     code, text = rollout("start", "--policy", str(policy), "--actor", "bob", "--json")
     assert code == Exit.OK, text

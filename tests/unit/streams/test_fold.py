@@ -20,6 +20,7 @@ from schemas.control import (
     RolloutPaused,
     RolloutRolledBack,
     Verdict,
+    WindowMetrics,
 )
 from schemas.log import COLUMNS, Command, RowFlag, Tick, encode_log_record
 from schemas.rollout import Phase
@@ -33,7 +34,6 @@ from tests.support.folding import (
     of_type,
     policy,
     rows_of,
-    said,
 )
 
 COHERENCE = gate("coherence")
@@ -190,12 +190,14 @@ def test_a_repeated_batch_is_measured_once() -> None:
 
 
 def test_between_rollouts_a_service_is_measured_and_not_judged() -> None:
-    """Without a candidate there are windows but no gates."""
+    """Without a candidate there are windows, and each pane says how much was measured, no gates."""
     story = Story()
     for _ in range(40):
         story.after(2).measure(50)
     assert story.state.measured == 2000
-    assert not of_type(story.outputs, GateStatus)
+    found = of_type(story.outputs, GateStatus)
+    assert [status.measured for status in found] == list(range(50, 2000, 50))
+    assert not any(status.gates for status in found)
     assert not of_type(story.outputs, Decision)
 
 
@@ -338,5 +340,5 @@ def test_records_of_others_between_its_own_do_not_matter() -> None:
         tight.after(seconds).raw(value)
         offset += rng.randrange(1, 5)
         loose.outputs += step(loose.state, LogEntry(0, offset, tight.now_ms, value))
-    windows = [t for t in said(tight.outputs) if t[0] == "driftgate.metrics"]
-    assert windows == [t for t in said(loose.outputs) if t[0] == "driftgate.metrics"]
+    windows = of_type(tight.outputs, WindowMetrics)
+    assert windows == of_type(loose.outputs, WindowMetrics)
