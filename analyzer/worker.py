@@ -81,6 +81,8 @@ class Worker:
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=SESSION_TIMEOUT_MS // 4,
             max_partition_fetch_bytes=8 * 2**20,
+            # A fetch that waits for idle partitions keeps the busy ones waiting for so long.
+            fetch_max_wait_ms=POLL_MS,
         )
         self._publisher = Publisher(settings, self._consumer)
         self._follower = RolloutFollower(settings.kafka, settings.service)

@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ REPEATING = 0.7
 """Share of prompts in the mix that were there before."""
 STEADY_LOAD = 0.7
 """Latency is measured at this share of the throughput."""
+STEADY_SECONDS = 10
 TIMEOUT_S = 300.0
 
 
@@ -69,8 +71,11 @@ def main() -> None:
 
 async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     texts = _texts(options.file)
-    distinct = _distinct(texts, options.prompts)
-    mix = _mix(texts, options.prompts)
+    several = {
+        "distinct": _distinct(texts, 2 * options.prompts),
+        "mix": _mix(texts, 2 * options.prompts),
+    }
+    distinct, mix = (several[name][: options.prompts] for name in ("distinct", "mix"))
     with EmbeddedKafka() as kafka, tempfile.TemporaryDirectory() as folder:
         runs: dict[str, list[dict[str, float]]] = {}
         bare: list[float] = []
@@ -78,9 +83,10 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
         for repeat in range(options.repeats):
             bare.append(_bare_encoder(distinct))
             for delivery in ("exactly_once", "at_least_once"):
-                for name, prompts in (("distinct", distinct), ("mix", mix)):
+                for name, both in several.items():
                     say(f"repeat {repeat + 1}: {delivery}, {name}")
-                    run = await _worker(kafka.bootstrap_servers, prompts, delivery, Path(folder))
+                    now, later = both[: options.prompts], both[options.prompts :]
+                    run = await _worker(kafka.bootstrap_servers, now, later, delivery, Path(folder))
                     runs.setdefault(f"{delivery}_{name}", []).append(run)
             say(f"repeat {repeat + 1}: the naive loop")
             naive.append(await _naive(kafka.bootstrap_servers, mix[: options.naive_prompts]))
@@ -109,6 +115,7 @@ def _summary(
         ),
         "p50_ms": once["p50_ms"],
         "p95_ms": once["p95_ms"],
+        "end_to_end_p95_ms": once["end_to_end_p95_ms"],
         "rss_mb": max(run["rss_mb"] for several in runs.values() for run in several),
         "start_to_ready_s": statistics.median(
             run["ready_s"] for several in runs.values() for run in several
@@ -121,7 +128,11 @@ def _summary(
 
 
 async def _worker(
-    servers: str, prompts: list[PromptSubmitted], delivery: str, folder: Path
+    servers: str,
+    prompts: list[PromptSubmitted],
+    later: list[PromptSubmitted],
+    delivery: str,
+    folder: Path,
 ) -> dict[str, float]:
     """One worker over all prompts: throughput from a full topic, then latency at a steady rate."""
     kafka = msgspec.structs.replace(
@@ -147,17 +158,19 @@ async def _worker(
         hits = sum(event.semantic.cache_hit for _, event in first if event.semantic)
         heartbeat = await _last_heartbeat(kafka)
         steady = [
-            msgspec.structs.replace(p, id=f"steady-{n}", prompt=f"{p.prompt} ({n})")
-            for n, p in enumerate(prompts[: int(throughput * STEADY_LOAD * 10)])
+            msgspec.structs.replace(p, id=f"steady-{n}")
+            for n, p in enumerate(later[: int(throughput * STEADY_LOAD * STEADY_SECONDS)])
         ]
         await produce(kafka, steady, rate_per_s=throughput * STEADY_LOAD)
         await _results(kafka, worker, len(prompts) + len(steady))
-        latencies = await _latencies_ms(kafka, {p.id for p in steady if p.id})
+        delivered, whole = await _latencies_ms(kafka, {p.id for p in steady if p.id})
     return {
         "prompts_per_s": throughput,
         "ready_s": ready_s,
-        "p50_ms": statistics.median(latencies),
-        "p95_ms": statistics.quantiles(latencies, n=20)[-1],
+        "p50_ms": statistics.median(delivered),
+        "p95_ms": statistics.quantiles(delivered, n=20)[-1],
+        "end_to_end_p50_ms": statistics.median(whole),
+        "end_to_end_p95_ms": statistics.quantiles(whole, n=20)[-1],
         "rss_mb": heartbeat.rss_bytes / 1e6,
         "cache_hit_rate": hits / len(first),
     }
@@ -209,18 +222,24 @@ def _span_s(results: list[tuple[Any, PromptEnriched]]) -> float:
     return max(max(times) - min(times), 1) / 1000
 
 
-async def _latencies_ms(kafka: KafkaSettings, ids: set[str]) -> list[float]:
-    """From a prompt's append to its result's append, by the broker's clock."""
+async def _latencies_ms(kafka: KafkaSettings, ids: set[str]) -> tuple[list[float], list[float]]:
+    """From the poll, and from the prompt's append, to the result's append.
+
+    The poll is the event's own time less its processing time, on this machine's one clock.
+    """
     asked = {}
     for record in await read_all(kafka, Topic.PROMPTS, committed_only=True):
         asked[(record.partition, record.offset)] = record.timestamp
-    found = []
+    delivered, whole = [], []
     for record in await read_all(kafka, Topic.ENRICHED, committed_only=True):
         event = cloudevents.decode_json(record.value, PromptEnriched)
         if event.prompt_id in ids:
             source = (event.source.partition, event.source.offset)
-            found.append(float(record.timestamp - asked[source]))
-    return found
+            whole.append(float(record.timestamp - asked[source]))
+            made = datetime.fromisoformat(cloudevents.attributes(record.headers)["time"])
+            polled = made.timestamp() - event.timings.processing_seconds
+            delivered.append(record.timestamp - polled * 1000)
+    return delivered, whole
 
 
 async def _last_heartbeat(kafka: KafkaSettings) -> Heartbeat:
@@ -314,7 +333,8 @@ def _distinct(texts: list[str], count: int) -> list[PromptSubmitted]:
     return [
         PromptSubmitted(
             id=f"d-{n}",
-            prompt=chosen[n % len(chosen)] + (f" ({n})" if n >= len(chosen) else ""),
+            # In front: at the end it would be a sentence of its own, and change what is computed.
+            prompt=(f"No {n}: " if n >= len(chosen) else "") + chosen[n % len(chosen)],
         )
         for n in range(count)
     ]
