@@ -209,6 +209,9 @@ class Worker:
                 async with self._batch:
                     await self._apply_rollout()
                     await self._take_over()
+                    # Before the poll: prompts had better wait in Kafka, where they make one batch.
+                    while len(self._under_way) >= MAX_UNDER_WAY:
+                        await self._first_delivered()
                     found = await self._poll()
                     if self._assignments != self._taken_over:
                         # Partitions came while we polled: not from where we must begin.
@@ -290,8 +293,6 @@ class Worker:
         state = self._applied
         offsets = {tp: several[-1].offset + 1 for tp, several in found.items() if several}
         poll = self._analyst.admit(records, state)
-        while len(self._under_way) >= MAX_UNDER_WAY:
-            await self._first_delivered()
         before = self._under_way[-1] if self._under_way else None
         self._under_way.append(asyncio.create_task(self._carry(poll, state, offsets, before)))
 
