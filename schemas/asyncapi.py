@@ -33,6 +33,7 @@ class Role(StrEnum):
     PRODUCER = "producer"
     ANALYZER = "analyzer"
     MONITOR = "monitor"
+    NOTIFIER = "notifier"
     OPERATOR = "operator"
     CONSUMER = "consumer"
 
@@ -41,6 +42,7 @@ _ROLES = {
     Role.PRODUCER: "Publishes prompts, and what people say of the results.",
     Role.ANALYZER: "Analyses prompts, measures, obeys the rollout.",
     Role.MONITOR: "Folds a service's log into windows, gates, the rollout and alerts.",
+    Role.NOTIFIER: "Brings alerts to people, and says which it could not deliver.",
     Role.OPERATOR: "Gives commands and sees what they did: a person or a pipeline.",
     Role.CONSUMER: "Anybody downstream: results, control events, alerts.",
 }
@@ -55,6 +57,7 @@ _SEND: dict[Topic, tuple[Role, ...]] = {
     Topic.CONTROL: (Role.MONITOR,),
     Topic.ROLLOUT: (Role.MONITOR,),
     Topic.ALERTS: (Role.MONITOR,),
+    Topic.UNDELIVERED: (Role.NOTIFIER,),
 }
 
 _RECEIVE: dict[Topic, tuple[Role, ...]] = {
@@ -66,7 +69,8 @@ _RECEIVE: dict[Topic, tuple[Role, ...]] = {
     Topic.METRICS: (Role.OPERATOR, Role.CONSUMER),
     Topic.CONTROL: (Role.OPERATOR, Role.CONSUMER),
     Topic.ROLLOUT: (Role.ANALYZER, Role.MONITOR, Role.OPERATOR),
-    Topic.ALERTS: (Role.OPERATOR, Role.CONSUMER),
+    Topic.ALERTS: (Role.NOTIFIER, Role.OPERATOR, Role.CONSUMER),
+    Topic.UNDELIVERED: (Role.OPERATOR,),
 }
 
 _BY_ANALYZER = frozenset({"Heartbeat", "MeasurementBatch"})

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.control import AlertEvent, ControlEvent, Decision, GateStatus, WindowMetrics
+from schemas.control import (
+    AlertEvent,
+    AlertUndelivered,
+    ControlEvent,
+    Decision,
+    GateStatus,
+    WindowMetrics,
+)
 from schemas.errors import DecodeError
 from schemas.log import OperatorCommand
 from schemas.prompts import PromptEnriched, PromptRejected
@@ -39,6 +46,7 @@ EVENT_TYPES: dict[type, str] = {
     WindowMetrics: "driftgate.window.metrics.v1",
     RolloutState: "driftgate.rollout.state.v1",
     AlertEvent: "driftgate.alert.v1",
+    AlertUndelivered: "driftgate.alert.undelivered.v1",
 }
 """CloudEvents ``type`` by struct; a control event's type holds its tag, see :func:`event_type`."""
 

@@ -18,6 +18,7 @@ __all__ = [
     "AlertEvent",
     "AlertSeverity",
     "AlertStatus",
+    "AlertUndelivered",
     "CommandRejected",
     "ControlEvent",
     "Decision",
@@ -236,6 +237,10 @@ class AlertStatus(StrEnum):
     """Where an alert stands."""
 
     FIRING = "firing"
+    ACKNOWLEDGED = "acknowledged"
+    """Somebody looks after it: it is not escalated any more."""
+    ESCALATED = "escalated"
+    """Nobody acknowledged it in time."""
     RESOLVED = "resolved"
 
 
@@ -250,11 +255,28 @@ class AlertEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a person must know (M63)."""
 
     id: str
-    key: Annotated[str, Meta(description="The same for firing and resolved.")]
+    key: Annotated[str, Meta(description="`rule/service[/subject]`: the same in every status.")]
+    rule: Annotated[str, Meta(description="What raised it, for example `gate-breached`.")]
     service: str
     status: AlertStatus
     severity: AlertSeverity
     summary: str
     cure: Annotated[str, Meta(description="What to do about it.")]
+    since_ms: Annotated[int, Meta(ge=0, description="Log time at which it began to fire.")]
     at_ms: Annotated[int, Meta(ge=0)]
     cause: LogPosition
+    actor: Annotated[str | None, Meta(description="Who acknowledged it (M30).")] = None
+    escalation: Annotated[
+        int, Meta(ge=0, description="How often it was escalated, this time included.")
+    ] = 0
+
+
+class AlertUndelivered(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter: an alert that a channel did not take in all of its attempts."""
+
+    id: Annotated[str, Meta(description="Of the alert event, and the channel.")]
+    service: str
+    channel: Annotated[str, Meta(description="Which; without any secret of its URL.")]
+    attempts: Annotated[int, Meta(ge=1)]
+    error: Annotated[str, Meta(description="What the last attempt said.")]
+    alert: AlertEvent

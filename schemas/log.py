@@ -240,6 +240,7 @@ class Command(StrEnum):
     PROMOTE = "promote"
     ABORT = "abort"
     RETRY = "retry"
+    ACKNOWLEDGE = "acknowledge"
 
 
 class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,6 +255,10 @@ class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):
     full: Annotated[bool, Meta(description="promote: to the last stage at once.")] = False
     policy: Annotated[
         Policy | None, Meta(description="start: the policy; the monitor's own when absent.")
+    ] = None
+    alert_key: Annotated[
+        Annotated[str, Meta(max_length=500)] | None,
+        Meta(description="acknowledge: the key of the alert."),
     ] = None
 
 

@@ -24,6 +24,7 @@ class Topic(StrEnum):
     CONTROL = "driftgate.control"
     ROLLOUT = "driftgate.rollout"
     ALERTS = "driftgate.alerts"
+    UNDELIVERED = "driftgate.undelivered"
 
 
 class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +101,13 @@ TOPICS: tuple[TopicSpec, ...] = (
         topic=Topic.ROLLOUT, key="service", content="RolloutState", spread="service", compact=True
     ),
     TopicSpec(topic=Topic.ALERTS, key="service", content="AlertEvent", spread="service"),
+    TopicSpec(
+        topic=Topic.UNDELIVERED,
+        key="service",
+        content="AlertUndelivered",
+        spread="service",
+        retention_ms=90 * DAY_MS,
+    ),
 )
 
 

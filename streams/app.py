@@ -188,13 +188,15 @@ def _unreadable_command(message: Any, error: DecodeError) -> Output:
     id = decision_id("command-unreadable", message.partition, message.offset)
     event = AlertEvent(
         id=id,
-        key=f"command-unreadable/{message.partition}/{message.offset}",
+        key=f"command-unreadable/{service}/{message.partition}/{message.offset}",
+        rule="command-unreadable",
         service=service,
         status=AlertStatus.FIRING,
         severity=AlertSeverity.WARNING,
         summary=f"the command at partition {message.partition} offset {message.offset} of "
         f"{Topic.COMMANDS} was not obeyed: {error}",
         cure="send it again in the form of operator-command.v1.schema.json",
+        since_ms=at_ms,
         at_ms=at_ms,
         cause=position,
     )

@@ -105,11 +105,13 @@ class Emitter:
         event = AlertEvent(
             id=id,
             key=key,
+            rule=key.partition("/")[0],
             service=self._state.service,
             status=status,
             severity=severity,
             summary=summary,
             cure=cure,
+            since_ms=self._state.now_ms,
             at_ms=self._state.now_ms,
             cause=self._cause,
         )

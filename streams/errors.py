@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RecoveryError", "StreamsError"]
+__all__ = ["DeliveryError", "NotifySettingError", "RecoveryError", "StreamsError"]
 
 
 class StreamsError(Exception):
@@ -11,3 +11,11 @@ class StreamsError(Exception):
 
 class RecoveryError(StreamsError):
     """State that cannot be restored; the message says what to do."""
+
+
+class DeliveryError(StreamsError):
+    """An alert that a channel did not take; it may be tried again."""
+
+
+class NotifySettingError(StreamsError):
+    """A channel that cannot be used as it is set; the message holds no secret."""

@@ -103,6 +103,8 @@ def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
             return f"there is no rollout to take back: the service is {phase}"
         case Command.ABORT if phase is Phase.PROMOTED:
             return _too_late(state)
+        case Command.ACKNOWLEDGE:
+            return f"no alert {command.alert_key!r} is open"
     return None
 
 

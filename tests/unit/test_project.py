@@ -36,6 +36,8 @@ SHELLS = {
     "analyzer/worker.py": "the loop that ties the core to Kafka and the clock",
     "schemas/generate.py": "writes the generated files, run by hand",
     "streams/app.py": "the Faust app, and the timer that writes the clock into the log",
+    "streams/notify/channels.py": "speaks to mail servers, chats and Alertmanager",
+    "streams/notify/notifier.py": "consumes alerts, and waits between attempts",
     "streams/kafka_*": "reads ranges of the log back, and writes what the fold says",
 }
 
@@ -44,6 +46,7 @@ SHELLS = {
 OUTSIDE = {
     "aiohttp",
     "aiokafka",
+    "apprise",
     "asyncio",
     "faust",
     "http",
