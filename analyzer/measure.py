@@ -9,9 +9,10 @@ import numpy as np
 
 from analyzer.blend import blend
 from analyzer.pipeline import Accepted, Refused, Semantic
+from analyzer.route import is_split
 from schemas.log import COLUMNS, MeasurementBatch, RowFlag
 from schemas.prompts import Arm, RejectionCode
-from schemas.rollout import RolloutState
+from schemas.rollout import NO_BUCKET, RolloutState
 
 __all__ = ["Row", "measurement_batch", "rejected_row", "result_row"]
 
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     relevance: float = 0.0
     centroid_distance: float = 0.0
     prompt_chars: int = 0
+    bucket: int = NO_BUCKET
 
 
 def rejected_row(refused: Refused) -> Row:
@@ -41,7 +43,7 @@ def rejected_row(refused: Refused) -> Row:
         if refused.arm is Arm.CANDIDATE:
             flags |= RowFlag.CANDIDATE
     source = refused.incoming.source
-    return Row(source.partition, source.offset, int(flags))
+    return Row(source.partition, source.offset, int(flags), refused.segment)
 
 
 def result_row(accepted: Accepted, semantic: Semantic | None, processing_seconds: float) -> Row:
@@ -68,6 +70,7 @@ def result_row(accepted: Accepted, semantic: Semantic | None, processing_seconds
         rules_score=rules,
         score=rules,
         prompt_chars=len(accepted.prompt.prompt),
+        bucket=assignment.bucket,
     )
     if semantic is None:
         return row
@@ -107,14 +110,13 @@ def measurement_batch(
         source_topic: where the prompts came from.
     """
     segments = sorted({row.segment for row in rows})
+    split = {name: is_split(state, name) for name in segments}
+    values = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+    values["segment"] = [segments.index(row.segment) for row in rows]
+    # A bucket that decided nothing says nothing about the split.
+    values["bucket"] = [row.bucket if split[row.segment] else NO_BUCKET for row in rows]
     columns = {
-        name: np.array(
-            [segments.index(row.segment) for row in rows]
-            if name == "segment"
-            else [getattr(row, name) for row in rows],
-            dtype=dtype,
-        ).tobytes()
-        for name, dtype in COLUMNS.items()
+        name: np.array(values[name], dtype=dtype).tobytes() for name, dtype in COLUMNS.items()
     }
     return MeasurementBatch(
         service=state.service,

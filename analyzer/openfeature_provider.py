@@ -148,6 +148,11 @@ class RolloutProvider(AbstractProvider):
             forced = next((s.force for s in state.segments if s.name == assignment.segment), None)
             if forced is not None:
                 return Reason.TARGETING_MATCH
+        if state.only_segments:
+            if assignment.segment not in state.only_segments:
+                return Reason.DISABLED
+            if state.share == 1.0:
+                return Reason.TARGETING_MATCH
         return Reason.SPLIT
 
 

@@ -84,7 +84,8 @@ class Refused(NamedTuple):
     code: RejectionCode
     reason: str
     arm: Arm = Arm.CONTROL
-    """Of a prompt that we failed on after it had one."""
+    segment: str = "rest"
+    """Both of a prompt that we failed on after it had them."""
 
 
 class Semantic(NamedTuple):
@@ -98,21 +99,21 @@ class Semantic(NamedTuple):
 
 def admit(incoming: Incoming, state: RolloutState, limits: Limits) -> Accepted | Refused:
     """Decode, validate, route, and analyse by rules."""
-    arm = Arm.CONTROL
+    arm, segment = Arm.CONTROL, "rest"
     try:
         _check_key(incoming.key)
         prompt = decode_prompt(incoming.value)
         validate(prompt, limits)
         key = prompt.user_id or _text(incoming.key) or prompt.id or incoming.source.event_id()
         assignment = assign(state, key, prompt.attributes)
-        arm = assignment.arm
+        arm, segment = assignment.arm, assignment.segment
         rules = rule_scores(prompt.prompt)
         event_ms = trusted_event_time(prompt, incoming.timestamp_ms)
     except Rejection as rejection:
         return Refused(incoming, rejection.code, rejection.reason)
     except Exception as error:  # noqa: BLE001 - a defect of ours must cost one prompt, not the worker
         reason = f"{type(error).__name__}: {error}"
-        return Refused(incoming, RejectionCode.INTERNAL_ERROR, reason, arm)
+        return Refused(incoming, RejectionCode.INTERNAL_ERROR, reason, arm, segment)
     green_served = state.green is not None and assignment.deployment == state.green.name
     served = state.green if green_served and state.green is not None else state.blue
     shadowed = assignment.shadow_deployment is not None and state.green is not None

@@ -12,7 +12,7 @@ import mmh3
 from schemas.prompts import Arm, Assignment
 from schemas.rollout import BUCKETS, HASH_VERSION, Phase, RolloutState, Segment
 
-__all__ = ["assign", "bucket"]
+__all__ = ["assign", "bucket", "is_split"]
 
 _SPLITTING = frozenset({Phase.PROGRESSING, Phase.PAUSED})
 _NO_SEGMENT = Segment(name="rest", attribute="-", values=[True])
@@ -44,7 +44,9 @@ def assign(state: RolloutState, key: str, attributes: Attributes) -> Assignment:
     blue is served. A segment's ``force`` overrides the share, never the state: a forced candidate
     is computed in shadow while the share is 0, and without a green that is being split (idle,
     promoted, rolled back) every prompt is control, on blue. So is it under a hash version that
-    this code does not know: a bucket that others compute differently would not be sticky.
+    this code does not know: a bucket that others compute differently would not be sticky. While
+    the state names ``only_segments``, the share is of their users, and all others are control,
+    but for those that a segment forces.
 
     Args:
         state: the rollout's.
@@ -53,12 +55,10 @@ def assign(state: RolloutState, key: str, attributes: Attributes) -> Assignment:
     """
     place = bucket(state.salt, key)
     segment = next((each for each in state.segments if _matches(each, attributes)), _NO_SEGMENT)
-    green = state.green if state.phase in _SPLITTING and state.splits else None
-    if state.hash_version != HASH_VERSION:
-        green = None
+    green = state.green if _splits(state) else None
     share = state.share if state.share > 0 else state.shadow_share
     # Rounded, because 0.29 * 10,000 is 2,899.9999999999995.
-    candidate = place < round(share * BUCKETS)
+    candidate = place < round(share * BUCKETS) and _is_in(state, segment.name)
     if segment.force is not None:
         candidate = segment.force == Arm.CANDIDATE
     served, shadow = state.blue.name, None
@@ -79,6 +79,23 @@ def assign(state: RolloutState, key: str, attributes: Attributes) -> Assignment:
         salt=state.salt,
         segment=segment.name,
     )
+
+
+def is_split(state: RolloutState, segment: str) -> bool:
+    """Whether the arm of a segment's prompts follows from their buckets alone.
+
+    Not where nothing is split, where a segment forces an arm, and outside ``only_segments``.
+    """
+    forced = any(each.force is not None for each in state.segments if each.name == segment)
+    return _splits(state) and _is_in(state, segment) and not forced
+
+
+def _splits(state: RolloutState) -> bool:
+    return state.phase in _SPLITTING and state.splits and state.hash_version == HASH_VERSION
+
+
+def _is_in(state: RolloutState, segment: str) -> bool:
+    return not state.only_segments or segment in state.only_segments
 
 
 def _matches(segment: Segment, attributes: Attributes) -> bool:

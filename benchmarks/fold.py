@@ -138,6 +138,7 @@ def batch_columns(rng: np.random.Generator, size: int) -> dict[str, Any]:
         "relevance": rng.beta(14, 6, size),
         "centroid_distance": rng.random(size),
         "prompt_chars": rng.integers(20, 400, size),
+        "bucket": np.where(candidate, 0, 5000) + rng.integers(0, 5000, size),
     }
     rest = {"partition": 0, "segment": 0, "offset": 0}
     return {

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.policy import GateRole
+from schemas.rollout import Mode, Phase
 
 __all__ = [
     "AlertEvent",
@@ -116,6 +117,7 @@ class RolloutStarted(Decision, frozen=True, kw_only=True, tag_field="type", tag=
 
     blue: str
     green: str
+    mode: Mode = Mode.ROLLOUT
 
 
 class RolloutAdvanced(
@@ -218,7 +220,10 @@ class WindowMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How a service stands when a pane closes; its gates while a rollout is active, else none."""
+    """How a service stands when a pane closes.
+
+    Its gates while a rollout is active, or watched after its promotion; else none.
+    """
 
     id: str
     service: str
@@ -231,6 +236,7 @@ class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
     measured: Annotated[int, Meta(ge=0, description="Rows counted since the service is known.")]
     live_workers: list[str]
     gates: list[GateReport]
+    phase: Phase = Phase.IDLE
 
 
 class AlertStatus(StrEnum):

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from schemas.errors import DecodeError
 from schemas.policy import Policy
+from schemas.rollout import BUCKETS, NO_BUCKET
 
 __all__ = [
     "COLUMNS",
@@ -66,6 +67,7 @@ COLUMNS: dict[str, np.dtype[np.generic]] = {
     "relevance": np.dtype("<f4"),
     "centroid_distance": np.dtype("<f4"),
     "prompt_chars": np.dtype("<i4"),
+    "bucket": np.dtype("<u2"),
 }
 """Column names, in the order of the fields, and their element types."""
 
@@ -87,6 +89,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     relevance: npt.NDArray[np.float32]
     centroid_distance: npt.NDArray[np.float32]
     prompt_chars: npt.NDArray[np.int32]
+    bucket: npt.NDArray[np.uint16]
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -124,14 +127,15 @@ class MeasurementBatch(
     relevance: bytes
     centroid_distance: bytes
     prompt_chars: bytes
+    bucket: bytes
 
     def rows(self) -> Rows:
         """The columns as arrays.
 
         Raises:
             DecodeError: columns of unequal length, a NaN, an infinity, a negative duration, a
-                score outside [0, 1], a segment without a name, or offsets that do not rise
-                within their partition.
+                score outside [0, 1], a segment without a name, a bucket that is none, or offsets
+                that do not rise within their partition.
         """
         count = len(self.segment)
         for name, dtype in COLUMNS.items():
@@ -147,6 +151,7 @@ class MeasurementBatch(
             flags=np.frombuffer(self.flags, dtype="<u2"),
             segment=np.frombuffer(self.segment, dtype="u1"),
             prompt_chars=np.frombuffer(self.prompt_chars, dtype="<i4"),
+            bucket=np.frombuffer(self.bucket, dtype="<u2"),
             **dict(zip(_FLOATS, floats, strict=True)),
         )
         if count:
@@ -187,6 +192,8 @@ def _check(rows: Rows, floats: npt.NDArray[np.float32], segments: int) -> None:
         raise DecodeError("negative source partition or offset")
     if int(rows.prompt_chars.min()) < 0:
         raise DecodeError("negative prompt_chars")
+    if bool(((rows.bucket >= BUCKETS) & (rows.bucket != NO_BUCKET)).any()):
+        raise DecodeError(f"column bucket: neither below {BUCKETS} nor {NO_BUCKET}")
     partition, offset = rows.partition, rows.offset
     if int(partition.max()) != int(partition[0]) or int(partition.min()) != int(partition[0]):
         # A stable sort, so that rows of other partitions may stand between two of the same.

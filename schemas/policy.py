@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from schemas.errors import PolicyError
-from schemas.rollout import Deployment, DeploymentKind, Segment
+from schemas.rollout import Deployment, Mode, Segment
 from schemas.strict_yaml import load_yaml
 
 __all__ = [
@@ -30,16 +29,10 @@ __all__ = [
     "Stage",
     "Statistic",
     "Windows",
-    "contradictions",
     "default_policy",
     "load_policy",
     "parse_policy",
 ]
-
-MAX_PANES = 600
-"""A window: each is kept, and merged at every hop."""
-RESERVED_SEGMENTS = ("all", "rest")
-"""The total over all segments, and what no segment matched."""
 
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 
@@ -186,6 +179,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     shadow_percent: Annotated[
         float, Meta(ge=0.0, le=100.0, description="Users computed in shadow; only at 0 %.")
     ] = 0.0
+    segments: Annotated[
+        list[str],
+        Meta(description="Only their users: the percentages are of them. Empty: of everybody."),
+    ] = []
 
 
 class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -258,6 +255,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     green: Annotated[str, Meta(description="What `rollout start` rolls out by default.")]
     stages: Annotated[list[Stage], Meta(min_length=1)]
     gates: Annotated[list[Gate], Meta(min_length=1)]
+    mode: Annotated[
+        Mode, Meta(description="experiment: one stage decides who wins (M12, M49).")
+    ] = Mode.ROLLOUT
     alpha: Annotated[
         float, Meta(gt=0.0, lt=0.5, description="Chance of a false rollback, whole rollout.")
     ] = 0.05
@@ -276,6 +276,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         float,
         Meta(ge=0.0, le=YEAR_S, description="Abort after a promotion is possible for so long."),
     ] = 30 * DAY_S
+    watch_after_promotion: Annotated[
+        bool, Meta(description="Guardrails still roll back within the rollback window.")
+    ] = True
 
     def share_of(self, stage: int) -> float:
         """The share of users that green serves at a stage, in [0, 1]."""
@@ -295,6 +298,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return next((d for d in self.deployments if d.name == name), None)
 
 
+_HALF = 50
 _FIELD = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$", re.DOTALL)
 """msgspec names such a field in the reason, and only the object around it in the path."""
 
@@ -315,6 +319,7 @@ def parse_policy(text: str, *, file: str) -> Policy:
         raise PolicyError(f"{file}: not YAML: {error}") from error
     if not isinstance(data, dict):
         raise PolicyError(f"{file}: a policy is a mapping, this is {type(data).__name__}")
+    _fill_in(data)
     try:
         policy = msgspec.convert(data, Policy)
     except msgspec.ValidationError as error:
@@ -322,9 +327,21 @@ def parse_policy(text: str, *, file: str) -> Policy:
         field = _FIELD.search(reason)
         key = path.strip("`").removeprefix("$") + (f".{field[1]}" if field else "")
         raise PolicyError(f"{file}: {key.removeprefix('.')}: {reason}") from error
+    from schemas.policy_checks import contradictions  # noqa: PLC0415 - it imports these types
+
     for key, reason in contradictions(policy):
         raise PolicyError(f"{file}: {key}: {reason}")
     return policy
+
+
+def _fill_in(data: dict[str, Any]) -> None:
+    """An experiment's stage without a percentage is half of the users, unless it is a shadow."""
+    stages = data.get("stages")
+    if data.get("mode") != Mode.EXPERIMENT or not isinstance(stages, list):
+        return
+    for stage in stages:
+        if isinstance(stage, dict):
+            stage.setdefault("percent", 0 if stage.get("shadow_percent") else _HALF)
 
 
 def load_policy(path: Path) -> Policy:
@@ -344,107 +361,3 @@ def default_policy() -> Policy:
     """The policy that ships: the numbers of the mission."""
     name = "policy.default.yaml"
     return parse_policy(resources.files("schemas").joinpath(name).read_text("utf-8"), file=name)
-
-
-def contradictions(policy: Policy) -> list[tuple[str, str]]:
-    """What is wrong with a policy that the types cannot say, as (key, reason)."""
-    found: list[tuple[str, str]] = []
-    for kind, names in (
-        ("deployments", [d.name for d in policy.deployments]),
-        ("gates", [g.name for g in policy.gates]),
-        ("segments", [s.name for s in policy.segments]),
-    ):
-        found += [(kind, f"the name {n!r} is used twice") for n in sorted(set(names))
-                  if names.count(n) > 1]  # fmt: skip
-    known = ", ".join(d.name for d in policy.deployments)
-    for role in ("blue", "green"):
-        name = getattr(policy, role)
-        if policy.deployment(name) is None:
-            found.append((role, f"no deployment is called {name!r}; there are: {known}"))
-    if policy.blue == policy.green:
-        found.append(("green", f"blue and green are both {policy.blue!r}"))
-    found += _value_contradictions(policy)
-    found += _stage_contradictions(policy.stages)
-    if len(policy.stages) > 1 and policy.stages[-2].percent >= 100 - policy.holdback_percent:
-        found.append(
-            ("holdback_percent", "leaves the last stage no more users than the one before")
-        )
-    for i, freeze in enumerate(policy.freezes):
-        try:
-            begins, ends = freeze.span_ms
-        except ValueError as error:
-            found.append((f"freezes[{i}]", str(error)))
-        else:
-            if ends <= begins:
-                found.append((f"freezes[{i}].to", "is not after its from"))
-    for i, gate in enumerate(policy.gates):
-        found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
-    return found
-
-
-def _value_contradictions(policy: Policy) -> list[tuple[str, str]]:
-    found = []
-    for i, deployment in enumerate(policy.deployments):
-        if deployment.kind is DeploymentKind.SEMANTIC and deployment.semantic_weight == 0:
-            found.append(
-                (f"deployments[{i}].semantic_weight", "a semantic deployment needs a share > 0")
-            )
-    for i, segment in enumerate(policy.segments):
-        if any(isinstance(v, float) and not math.isfinite(v) for v in segment.values):
-            found.append((f"segments[{i}].values", "a number must be finite"))
-    windows = policy.windows
-    if windows.hop_ms % windows.pane_ms:
-        found.append(("windows.hop_seconds", "is not a whole number of panes"))
-    if windows.window_ms % windows.hop_ms:
-        found.append(("windows.window_seconds", "is not a whole number of hops"))
-    if windows.window_ms > MAX_PANES * windows.pane_ms:
-        found.append(("windows.pane_seconds", f"makes more than {MAX_PANES} panes a window"))
-    found += [
-        (f"segments[{i}].name", f"{segment.name!r} is the name of a total")
-        for i, segment in enumerate(policy.segments)
-        if segment.name in RESERVED_SEGMENTS
-    ]
-    return found
-
-
-def _stage_contradictions(stages: list[Stage]) -> list[tuple[str, str]]:
-    found = []
-    for i, stage in enumerate(stages):
-        if i and stage.percent <= stages[i - 1].percent:
-            found.append(
-                (f"stages[{i}].percent", f"{stage.percent:g} does not rise over the stage before")
-            )
-        if stage.max_seconds <= stage.min_seconds:
-            found.append((f"stages[{i}].max_seconds", "is not above min_seconds"))
-        if stage.percent > 0 and stage.shadow_percent > 0:
-            found.append((f"stages[{i}].shadow_percent", "only a stage at 0 % has a shadow"))
-    if stages[-1].percent != 100:
-        found.append((f"stages[{len(stages) - 1}].percent", "the last stage must be 100"))
-    return found
-
-
-def _gate_contradictions(gate: Gate) -> list[tuple[str, str]]:
-    try:
-        objective = gate.parsed
-    except ValueError as error:
-        return [("objective", str(error))]
-    found = []
-    if objective.relative != (gate.against is not None):
-        found.append(
-            ("against", "goes with a relative objective, and a relative objective needs it")
-        )
-    if gate.metric.is_rate != (gate.statistic is Statistic.RATE):
-        found.append(("statistic", f"{gate.metric} cannot be judged by {gate.statistic}"))
-    if objective.relative and gate.statistic is not Statistic.MEAN:
-        found.append(("statistic", "a relative objective compares means"))
-    if gate.against is Against.RULES and gate.metric is not Metric.SCORE:
-        found.append(("against", "only the score has a rules value of the same prompt"))
-    if gate.metric.is_rate and not 0 <= objective.limit <= 1:
-        found.append(("objective", f"a rate lies in [0, 1], not at {objective.limit:g}"))
-    if gate.statistic.quantile is not None and not objective.upper:
-        found.append(("objective", "a quantile has an upper limit: '<= ...'"))
-    if gate.floor and not objective.relative:
-        found.append(("floor", "goes with a relative objective"))
-    if gate.sustained_seconds and gate.role is GateRole.PROMOTION:
-        found.append(("sustained_seconds", "a promotion gate has no breach to sustain"))
-    return found

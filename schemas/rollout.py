@@ -11,8 +11,10 @@ from msgspec import Meta
 __all__ = [
     "BUCKETS",
     "HASH_VERSION",
+    "NO_BUCKET",
     "Deployment",
     "DeploymentKind",
+    "Mode",
     "Phase",
     "RolloutState",
     "Segment",
@@ -20,6 +22,10 @@ __all__ = [
 
 BUCKETS = 10_000
 """Buckets that users are spread over: a share is resolved to 0.01 %."""
+
+NO_BUCKET = 65_535
+"""In a measured row: its arm does not follow from a bucket (nothing is split, it was rejected, or a
+segment has put it where it is)."""
 
 HASH_VERSION = "murmur3-32/10000/v1"
 """Recorded with every assignment: unsigned murmur3 of ``salt:key``, ``(h * 10_000) >> 32``."""
@@ -59,6 +65,15 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ) = None
 
 
+class Mode(StrEnum):
+    """What a policy is for."""
+
+    ROLLOUT = "rollout"
+    """Stage by stage to everybody."""
+    EXPERIMENT = "experiment"
+    """One stage, in which either side wins or neither does (M12, M49)."""
+
+
 class Phase(StrEnum):
     """Where a rollout stands."""
 
@@ -89,6 +104,11 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     salt: str = ""
     hash_version: str = HASH_VERSION
     segments: list[Segment] = []
+    only_segments: Annotated[
+        list[str],
+        Meta(description="Shares are of the users of these segments; empty: of everybody (M51)."),
+    ] = []
+    mode: Mode = Mode.ROLLOUT
     reason: str = ""
     at_ms: Annotated[int, Meta(ge=0, description="Log time of the decision.")] = 0
 

@@ -94,6 +94,7 @@ class Emitter:
             measured=state.measured,
             live_workers=state.live_workers(),
             gates=gates,
+            phase=state.rollout.phase,
         )
         self._add(Topic.METRICS, status, id)
 

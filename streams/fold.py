@@ -105,11 +105,20 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
         gates = state.policy.gates
         counted = [age_ms >= g.warmup_seconds * 1000 for g in gates]
         assert state.watch is not None  # there is one in every active phase
-        state.watch.take(samples, gates, counted)
+        compared = _of_segments(samples, batch.segments, state.rollout.only_segments)
+        state.watch.take(compared, gates, counted)
         if any(state.watch.timers):
-            pane.add_recent(samples, gates, counted)
+            pane.add_recent(compared, gates, counted)
             state.watch.observe(gates, state.recent + pane.moments, state.now_ms)
         _decide(state, state.watch, emit)
+
+
+def _of_segments(samples: Samples, names: list[str], only: list[str]) -> Samples:
+    """The rows that a stage compares: others are control, but not the same kind of users."""
+    if not only:
+        return samples
+    wanted = np.array([name in only for name in names])
+    return samples.where(wanted[samples.rows.segment])
 
 
 def _current_pane(state: ServiceState) -> Pane:

@@ -17,7 +17,8 @@ from schemas.control import (
     RolloutStarted,
 )
 from schemas.log import Command, OperatorCommand
-from schemas.policy import Policy, Stage, contradictions
+from schemas.policy import Policy, Stage
+from schemas.policy_checks import contradictions
 from schemas.rollout import Phase
 from streams.emit import Emitter
 from streams.outputs import decision_id
@@ -188,9 +189,11 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         green=green,
         salt=rollout_id,
         segments=policy.segments,
+        mode=policy.mode,
     )
     assert green is not None  # refused otherwise
-    emit.control(RolloutStarted, reason=reason, blue=blue.name, green=green.name)
+    emit.control(RolloutStarted, reason=reason, blue=blue.name, green=green.name,
+                 mode=policy.mode)  # fmt: skip
     emit.rollout()
     overtake_confirmation(state, emit)
 
@@ -271,6 +274,7 @@ def _enter_stage(
         stage=index,
         share=state.policy.share_of(index),
         shadow_share=stage.shadow_percent / 100,
+        only_segments=stage.segments,
         **changes,
     )
 
@@ -278,7 +282,7 @@ def _enter_stage(
 def _end(state: ServiceState, reason: str, **changes: Any) -> None:
     state.failed_gates.clear()
     state.watch = None
-    _change(state, reason, green=None, share=0.0, shadow_share=0.0, **changes)
+    _change(state, reason, green=None, share=0.0, shadow_share=0.0, only_segments=[], **changes)
 
 
 def _change(state: ServiceState, reason: str, **changes: Any) -> None:

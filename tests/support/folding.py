@@ -24,6 +24,7 @@ from schemas.log import (
     encode_log_record,
 )
 from schemas.policy import Gate, Policy, Stage, Windows, default_policy
+from schemas.rollout import NO_BUCKET
 from streams.fold import LogEntry, step
 from streams.outputs import Output
 from streams.replay import KeyedEntry
@@ -61,6 +62,7 @@ GOOD_ROW: dict[str, Any] = {
     "relevance": 0.8,
     "centroid_distance": 0.5,
     "prompt_chars": 80,
+    "bucket": NO_BUCKET,
 }
 """A prompt that every gate of the default policy is content with."""
 

@@ -12,7 +12,7 @@ from analyzer.pipeline import Accepted, Incoming, Refused, Semantic, admit
 from analyzer.validate import Limits
 from schemas.log import MeasurementBatch, RowFlag, decode_log_record, encode_log_record
 from schemas.prompts import Arm, FallbackReason, RejectionCode, SemanticScores, SourcePosition
-from schemas.rollout import RolloutState, Segment
+from schemas.rollout import NO_BUCKET, RolloutState, Segment
 from tests.support.samples import sample
 from tests.support.workers import rolling
 
@@ -104,6 +104,33 @@ def test_our_failure_counts_on_its_arm() -> None:
     source = Incoming(SourcePosition("prompts", 3, 9), 0, None, None)
     row = rejected_row(Refused(source, RejectionCode.INTERNAL_ERROR, "why", Arm.CANDIDATE))
     assert row.flags == RowFlag.REJECTED | RowFlag.SYSTEM_ERROR | RowFlag.CANDIDATE
+
+
+def test_a_bucket_is_measured_where_it_decided() -> None:
+    """Not where nothing is split, a segment forces or is left out, or a prompt was refused."""
+    segments = [
+        Segment(name="pro", attribute="plan", values=["pro"]),
+        Segment(name="vip", attribute="plan", values=["vip"], force="candidate"),
+    ]
+
+    def buckets(state: RolloutState) -> list[int]:
+        made = [
+            accepted(state, i, attributes={"plan": p}) for i, p in enumerate(["pro", "vip", ""])
+        ]
+        source = Incoming(SourcePosition("prompts", 1, 9), 0, None, None)
+        rows = [result_row(one, None, 0.5) for one in made]
+        refused = rejected_row(Refused(source, RejectionCode.EMPTY, "why"))
+        return batch([*rows, refused], state).rows().bucket.tolist()
+
+    split = rolling(share=0.5, segments=segments)
+    place = accepted(split).assignment.bucket
+    assert buckets(split) == [place, NO_BUCKET, place, NO_BUCKET]
+    shadow = msgspec.structs.replace(split, share=0.0, shadow_share=0.5)
+    assert buckets(shadow) == buckets(split)
+    limited = msgspec.structs.replace(split, only_segments=["pro"])
+    assert buckets(limited) == [place, NO_BUCKET, NO_BUCKET, NO_BUCKET]
+    for over in ({"green": None, "share": 0.0}, {"hash_version": "other"}):
+        assert buckets(msgspec.structs.replace(split, **over)) == [NO_BUCKET] * 4
 
 
 def test_batch_is_read_back_as_it_was_made() -> None:

@@ -70,6 +70,27 @@ def test_without_a_split_the_flag_is_disabled() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("share", "attributes", "reason"),
+    [
+        (0.5, {"plan": "pro"}, Reason.SPLIT),
+        (1.0, {"plan": "pro"}, Reason.TARGETING_MATCH),
+        (1.0, {}, Reason.DISABLED),
+        (0.5, {"staff": True}, Reason.TARGETING_MATCH),
+    ],
+)
+def test_a_stage_of_a_segment_says_why(
+    share: float, attributes: dict[str, object], reason: Reason
+) -> None:
+    """Users of the segment are split or matched; for all others there is no flag yet (M51)."""
+    pro = Segment(name="pro", attribute="plan", values=["pro"])
+    state = split(share, segments=[STAFF, pro], only_segments=["pro"])
+    details = client(state).get_string_details(
+        "deployment", "none", EvaluationContext("u", attributes)
+    )
+    assert details.reason == reason
+
+
 def test_shadow_serves_blue() -> None:
     """In shadow the flag says what is served, and the metadata what is computed beside it."""
     state = split(0.0, shadow_share=1.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.route import assign, bucket
+from analyzer.route import assign, bucket, is_split
 from schemas.prompts import Arm
 from schemas.rollout import BUCKETS, Deployment, DeploymentKind, Phase, RolloutState, Segment
 
@@ -152,3 +152,20 @@ def test_a_pause_keeps_everybody_where_they_are() -> None:
     """A paused rollout splits as before."""
     for key in KEYS[:200]:
         assert assign(state(phase=Phase.PAUSED), key, {}) == assign(state(), key, {})
+
+
+def test_a_stage_can_be_limited_to_segments() -> None:
+    """The share is of their users; others are control, but for those that are forced (M51)."""
+    staff = Segment(name="staff", attribute="plan", values=["staff"])
+    limited = state(segments=[staff, EMPLOYEES], only_segments=["staff"], share=0.5)
+    everybody = state(segments=[staff, EMPLOYEES], share=0.5)
+    for key in KEYS[:200]:
+        inside, outside = {"plan": "staff"}, {"plan": "free"}
+        assert assign(limited, key, inside) == assign(everybody, key, inside)
+        found = assign(limited, key, outside)
+        assert (found.arm, found.deployment) == (Arm.CONTROL, "baseline")
+        assert found.shadow_deployment is None
+        assert is_split(limited, "staff")
+        assert not is_split(limited, "rest")
+    forced = state(segments=[staff, SPARED], only_segments=["staff"], share=0.5)
+    assert not is_split(forced, SPARED.name)

@@ -38,6 +38,7 @@ GOOD: dict[str, list[Any]] = {
     "relevance": [0.5, 0.25, 0.0],
     "centroid_distance": [2.0, 0.5, 0.0],
     "prompt_chars": [20_000, 1, 0],
+    "bucket": [0, 9_999, 65_535],
 }
 
 
@@ -111,6 +112,7 @@ WRONG_COLUMNS: list[tuple[str, dict[str, list[Any]], str]] = [
       for name in ("rules_score", "score", "coherence", "relevance")),
     ("distance-above-2", {"centroid_distance": [0, 0, 2.5]}, r"centroid_distance: .*\[0, 2.0\]"),
     ("negative-chars", {"prompt_chars": [1, -1, 1]}, "negative prompt_chars"),
+    ("bucket-of-none", {"bucket": [0, 10_000, 1]}, "column bucket: neither below 10000 nor 65535"),
     ("negative-partition", {"partition": [-1, 0, 0]}, "negative source partition or offset"),
     ("negative-offset", {"offset": [-1, 0, 1]}, "negative source partition or offset"),
     ("unknown-segment", {"segment": [0, 2, 1]}, "column segment: 2 of 2 segment names"),

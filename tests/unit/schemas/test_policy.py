@@ -126,6 +126,9 @@ WRONG_VALUES = [
         "freezes[0].to",
         "is not after its from",
     ),
+    ("stages.1.segments", ["pro"], "stages[1].segments", "no segment 'pro'; there are: none"),
+    ("mode", "experiment", "stages", "an experiment has one stage with a share"),
+    ("mode", "trial", "mode", "Invalid enum value 'trial'"),
     ("gates.0.objective", "< 0.5", "gates[0].objective", "write '<= 0.5', '>= 0.7'"),
     ("gates.0.objective", "<= ٣", "gates[0].objective", "is not an objective"),
     ("gates.1.objective", "<= 10%", "gates[1].objective", "a relative objective needs a sign"),
@@ -260,6 +263,82 @@ def test_a_deployment_is_found_by_name() -> None:
     assert policy.deployment("nothing") is None
 
 
+# --- stages and modes --------------------------------------------------------------------------
+
+
+def staged(*stages: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The default policy with other stages, and three segments, one of them forced."""
+    named = [segment(name=name)[0] for name in ("staff", "beta")]
+    forced = segment(name="vip", force="control")
+    made = [{"min_seconds": 60, **stage} for stage in stages]
+    return {**data(), "segments": [*named, *forced], "stages": made, **changes}
+
+
+SHADOW, ALL = {"percent": 0, "shadow_percent": 25}, {"percent": 100}
+
+
+def only(percent: float, *names: str) -> dict[str, Any]:
+    return {"percent": percent, "segments": list(names)}
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [SHADOW, only(100, "staff"), {"percent": 25}, ALL],
+        [only(10, "staff"), only(50, "staff"), only(50, "staff", "beta"), ALL],
+        [{**SHADOW, "segments": ["staff"]}, {"percent": 1}, ALL],
+        [only(100, "staff"), ALL],
+    ],
+)
+def test_stages_may_begin_with_segments(stages: list[dict[str, Any]]) -> None:
+    """Staff first, then everybody: the users of a stage only become more (M51)."""
+    parse_policy(yaml.safe_dump(staged(*stages)), file="my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("stages", "reason"),
+    [
+        ([only(50, "staff"), only(50, "staff"), ALL], "50 does not rise"),
+        ([{"percent": 25}, only(50, "staff"), ALL], "stages[1].segments: leaves out users"),
+        ([only(25, "staff"), only(50, "beta"), ALL], "stages[1].segments: leaves out users"),
+        ([only(25, "staff"), {"percent": 0}, ALL], "stages[1].percent: only the first"),
+        ([SHADOW, only(100, "staff")], "stages[1].segments: the last stage is for everybody"),
+        ([only(25, "vip"), ALL], "stages[0].segments: 'vip' is forced to an arm"),
+        ([only(25, "pro"), ALL], "no segment 'pro'; there are: beta, staff, vip"),
+    ],
+)
+def test_stages_never_take_users_away_unsaid(stages: list[dict[str, Any]], reason: str) -> None:
+    """What would take green from users, but for the documented case, is refused."""
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(yaml.safe_dump(staged(*stages)), file="my.yaml")
+    assert reason in str(caught.value)
+
+
+def test_an_experiment_has_a_stage_of_half_the_users() -> None:
+    """Its percentage may be left out, in the stage with a share and in the shadow (M12, M49)."""
+    text = yaml.safe_dump(staged({"shadow_percent": 25}, {}, mode="experiment"))
+    assert [s.percent for s in parse_policy(text, file="my.yaml").stages] == [0, 50]
+
+
+@pytest.mark.parametrize(
+    ("stages", "changes", "reason"),
+    [
+        ([{"percent": 25}, {"percent": 50}], {}, "one stage with a share"),
+        ([SHADOW], {}, "one stage with a share"),
+        ([ALL], {}, "stages[0].percent: an experiment needs users who stay on blue"),
+        ([{"percent": 50}], {"holdback_percent": 5}, "holdback_percent"),
+        ([{"percent": 50}], {"gates": data()["gates"][:3]}, "needs a promotion gate"),
+    ],
+)
+def test_an_experiment_that_nobody_can_win_is_refused(
+    stages: list[dict[str, Any]], changes: dict[str, Any], reason: str
+) -> None:
+    """It needs one split, somebody on each side of it, and a gate to win by."""
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(yaml.safe_dump(staged(*stages, mode="experiment", **changes)), file="my.yaml")
+    assert reason in str(caught.value)
+
+
 # --- objectives --------------------------------------------------------------------------------
 
 numbers = st.decimals(min_value=0, max_value=999_999, places=3, allow_nan=False)
@@ -377,6 +456,7 @@ OTHER = {
     "against": {None: "control", "control": "rules", "rules": "control"},
     "statistic": {"mean": "p50", "rate": "p50", "p95": "p99"},
     "force": {"control": "candidate"},
+    "mode": {"rollout": "experiment"},
 }
 
 
