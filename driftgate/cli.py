@@ -8,6 +8,7 @@ import sys
 import typer
 
 from driftgate.commands import (
+    alerts,
     broker,
     calibrate,
     control,
@@ -40,6 +41,7 @@ app.command()(demo.demo)
 app.command()(broker.broker)
 app.command()(roles.analyzer)
 app.command()(roles.monitor)
+app.command()(alerts.notifier)
 app.command()(produce.produce)
 app.command()(control.control)
 app.command()(replay.replay)
@@ -47,6 +49,7 @@ app.command()(doctor.doctor)
 app.command()(validate.validate)
 app.command()(calibrate.calibrate)
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(alerts.app, name="alerts")
 
 
 def _version(asked: bool) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import getpass
 import time
 import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
 
 from driftgate.errors import DriftgateError, Exit
 from driftgate.reading import TopicReader, decode_control
 from schemas import cloudevents
-from schemas.control import CommandRejected, ControlEvent
+from schemas.control import AlertEvent, AlertStatus, CommandRejected, ControlEvent
 from schemas.errors import DecodeError
 from schemas.log import Command, OperatorCommand
 from schemas.policy import Policy
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
 
-__all__ = ["command", "default_actor", "new_command"]
+__all__ = ["acknowledge", "command", "default_actor", "new_command"]
+
+T = TypeVar("T")
 
 
 def default_actor() -> str:
@@ -38,6 +42,7 @@ def new_command(
     green: str | None = None,
     full: bool = False,
     policy: Policy | None = None,
+    alert_key: str | None = None,
 ) -> OperatorCommand:
     """A command with an id of its own."""
     return OperatorCommand(
@@ -49,6 +54,7 @@ def new_command(
         green=green,
         full=full,
         policy=policy,
+        alert_key=alert_key,
     )
 
 
@@ -60,22 +66,60 @@ async def command(
     Raises:
         DriftgateError: the monitor refused it, or did not answer within the time.
     """
-    async with TopicReader(kafka, Topic.CONTROL) as reader:
+
+    def answer(record: Any) -> ControlEvent | None:
+        event = decode_control(record)
+        return event if event.command_id == asked.id else None
+
+    return await _answered(kafka, asked, answer, timeout_s, Topic.CONTROL)
+
+
+async def acknowledge(
+    kafka: KafkaSettings, asked: OperatorCommand, *, timeout_s: float
+) -> AlertEvent:
+    """Send an acknowledgement; the alert as it stands then.
+
+    Raises:
+        DriftgateError: the monitor refused it, or did not answer within the time.
+    """
+    alerts = kafka.topic(Topic.ALERTS)
+
+    def answer(record: Any) -> AlertEvent | ControlEvent | None:
+        if record.topic != alerts:
+            refusal = decode_control(record)
+            return refusal if refusal.command_id == asked.id else None
+        alert = cloudevents.decode_json(record.value, AlertEvent)
+        acknowledged = alert.status is AlertStatus.ACKNOWLEDGED
+        ours = alert.key == asked.alert_key and alert.service == asked.service
+        return alert if acknowledged and ours and alert.actor == asked.actor else None
+
+    event = await _answered(kafka, asked, answer, timeout_s, Topic.CONTROL, Topic.ALERTS)
+    assert isinstance(event, AlertEvent)  # a control event that answers it is a refusal
+    return event
+
+
+async def _answered(
+    kafka: KafkaSettings,
+    asked: OperatorCommand,
+    answer: Callable[[Any], T | None],
+    timeout_s: float,
+    *topics: Topic,
+) -> T:
+    async with TopicReader(kafka, *topics) as reader:
         await reader.from_end()
         await _send(kafka, asked)
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             for record in await reader.poll(min(left, 1.0)):
                 try:
-                    event = decode_control(record)
+                    event = answer(record)
                 except DecodeError:
                     # Somebody else's record: not our answer.
                     continue
-                if event.command_id != asked.id:
-                    continue
                 if isinstance(event, CommandRejected):
                     raise DriftgateError(f"refused: {event.reason}", Exit.REFUSED)
-                return event
+                if event is not None:
+                    return event
     raise DriftgateError(
         f"no answer within {timeout_s:g} s: is a monitor running (`driftgate monitor`)? The "
         "command stands in its topic and will be obeyed when one starts",

@@ -16,7 +16,7 @@ from driftgate.errors import SettingsError
 from schemas.errors import PolicyError
 from schemas.policy import Policy, default_policy, load_policy
 from schemas.settings import KafkaSettings
-from streams.settings import MonitorSettings
+from streams.settings import MonitorSettings, NotifierSettings
 
 __all__ = [
     "ENVIRONMENT",
@@ -24,6 +24,7 @@ __all__ = [
     "analyzer_settings",
     "kafka_settings",
     "monitor_settings",
+    "notifier_settings",
     "policy_setting",
     "service_setting",
 ]
@@ -39,6 +40,8 @@ class Variable(NamedTuple):
 
 
 ENVIRONMENT: Mapping[str, Variable] = {
+    "DRIFTGATE_ALERTMANAGER_URL": Variable("", "Alertmanager that gets every alert, for example "
+                                           "http://127.0.0.1:9093"),
     "DRIFTGATE_BATCH_SECONDS": Variable("0.15", "what the analysis of a batch should take; sizes "
                                         "batches"),
     "DRIFTGATE_BOOTSTRAP_SERVERS": Variable("127.0.0.1:9092", "Kafka, as host:port[,host:port]"),
@@ -60,6 +63,10 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_MODEL": Variable("", "model folder or hub name; else an installed package, else "
                                 "the hub"),
     "DRIFTGATE_MONITOR_ID": Variable("monitor-1", "static name of a monitor process, one each"),
+    "DRIFTGATE_NOTIFY_ESCALATION_URLS": Variable("", "the same for alerts that nobody has "
+                                                 "acknowledged in time"),
+    "DRIFTGATE_NOTIFY_URLS": Variable("", "Apprise URLs that get every alert, with spaces between: "
+                                      "mail, chats, pagers, webhooks"),
     "DRIFTGATE_POLICY": Variable("", "policy file for rollouts started without one; else the "
                                  "default policy"),
     "DRIFTGATE_PROMPT_PARTITIONS": Variable("4", "partitions of the prompt topics: the most "
@@ -233,3 +240,24 @@ def monitor_settings(
         policy=policy_setting(environ, policy),
         data_dir=data_dir,
     )
+
+
+def notifier_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> NotifierSettings:
+    """Where alerts go.
+
+    Raises:
+        SettingsError: nowhere.
+    """
+    settings = NotifierSettings(
+        kafka=kafka,
+        urls=environ.get("DRIFTGATE_NOTIFY_URLS", "").split(),
+        escalation_urls=environ.get("DRIFTGATE_NOTIFY_ESCALATION_URLS", "").split(),
+        alertmanager_url=environ.get("DRIFTGATE_ALERTMANAGER_URL", "").strip() or None,
+    )
+    if not (settings.urls or settings.escalation_urls or settings.alertmanager_url):
+        raise SettingsError(
+            "alerts go nowhere: set DRIFTGATE_NOTIFY_URLS (such as "
+            "mailtos://user:password@example.org?to=oncall@example.org), "
+            "DRIFTGATE_ALERTMANAGER_URL, or both"
+        )
+    return settings

@@ -7,7 +7,7 @@ import msgspec
 from schemas.policy import Policy
 from schemas.settings import KafkaSettings
 
-__all__ = ["MonitorSettings"]
+__all__ = ["MonitorSettings", "NotifierSettings"]
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,3 +22,14 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """After so long without a heartbeat another monitor takes over; restarts are quicker."""
     data_dir: str = ""
     """Where Faust may keep files; nothing of ours is in it."""
+
+
+class NotifierSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where alerts go; without any of them there is nobody to tell."""
+
+    kafka: KafkaSettings
+    urls: list[str]
+    """Apprise URLs that hear of every alert; may hold secrets."""
+    escalation_urls: list[str]
+    """Apprise URLs that hear of alerts that nobody has acknowledged."""
+    alertmanager_url: str | None
