@@ -21,7 +21,7 @@ from schemas.log import (
     decode_log_record,
 )
 from schemas.policy import GateRole
-from schemas.rollout import Phase
+from schemas.rollout import Mode, Phase
 from streams import rollout
 from streams.dedupe import new_rows
 from streams.emit import Emitter
@@ -107,6 +107,8 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
         assert state.watch is not None  # there is one in every active phase
         compared = _of_segments(samples, batch.segments, state.rollout.only_segments)
         state.watch.take(compared, gates, counted)
+        if state.split is not None:
+            state.split.take(compared.rows.bucket)
         if any(state.watch.timers):
             pane.add_recent(compared, gates, counted)
             state.watch.observe(gates, state.recent + pane.moments, state.now_ms)
@@ -163,7 +165,8 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         oldest_ms = now_pane_ms - windows.window_ms
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
         active = state.rollout.phase in rollout.ACTIVE
-        emit.gates(_reports(state) if active else [])
+        split = [state.split.report()] if state.split is not None else []
+        emit.gates(_reports(state) + split if active else [])
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)
 
@@ -179,6 +182,9 @@ def _decide(state: ServiceState, watch: Watch, emit: Emitter) -> None:
             if gates[i].role is role and not gates[i].dry_run:
                 _act(state, watch, i, emit)
                 return
+    if state.split is not None and state.split.mismatch:
+        _mismatched(state, state.split.report(), emit)
+        return
     if state.rollout.phase is Phase.PROGRESSING:
         for i in watch.starved(gates, control_exists=control_exists):
             if not gates[i].dry_run:
@@ -224,8 +230,23 @@ def _act(state: ServiceState, watch: Watch, i: int, emit: Emitter) -> None:
         return
     report = watch.report(i, state.policy, control_exists=_control_exists(state))
     if guardrail:
-        rollout.roll_back(state, report.reason, emit, gate=report)
+        reason = report.reason
+        if state.policy.mode is Mode.EXPERIMENT:
+            reason = f"blue wins the experiment: {reason}"
+        rollout.roll_back(state, reason, emit, gate=report)
     else:
+        rollout.pause(state, report.reason, emit, gate=report)
+
+
+def _mismatched(state: ServiceState, report: GateReport, emit: Emitter) -> None:
+    """What is compared is not what was split: nothing is decided on it any more."""
+    if report.gate not in state.failed_gates:
+        state.failed_gates.append(report.gate)
+        emit.control(GateBreached, reason=report.reason, gate=report)
+    if state.policy.mode is Mode.EXPERIMENT:
+        reason = f"the experiment ends without a winner: {report.reason}"
+        rollout.roll_back(state, reason, emit, gate=report)
+    elif state.rollout.phase is Phase.PROGRESSING:
         rollout.pause(state, report.reason, emit, gate=report)
 
 
@@ -244,6 +265,8 @@ def _advance_if_ready(state: ServiceState, watch: Watch, emit: Emitter) -> None:
         f"all {len(acting)} gates hold after {seconds:.0f} s at {state.rollout.share * 100:g} %"
     )
     gates = _reports(state)
+    if state.policy.mode is Mode.EXPERIMENT and state.rollout.share > 0:
+        reason = f"green wins the experiment: {reason}"
     if state.rollout.stage == len(state.policy.stages) - 1:
         rollout.promote(state, reason, emit, gates=gates)
     else:
@@ -256,7 +279,9 @@ def _check_stage_time(state: ServiceState, emit: Emitter) -> None:
         return
     stage = state.policy.stages[state.rollout.stage]
     seconds = (state.now_ms - state.stage_since_ms) / 1000
-    if seconds > stage.max_seconds:
+    if seconds > stage.max_seconds and state.policy.mode is Mode.EXPERIMENT:
+        _end_undecided(state, seconds, emit)
+    elif seconds > stage.max_seconds:
         rollout.pause(
             state,
             f"stage {stage.percent:g} % took {seconds:.0f} s, over its limit of "
@@ -264,3 +289,32 @@ def _check_stage_time(state: ServiceState, emit: Emitter) -> None:
             "are not satisfied, then resume, promote or abort",
             emit,
         )
+
+
+def _end_undecided(state: ServiceState, seconds: float, emit: Emitter) -> None:
+    """An experiment that could not tell in its time: blue stays, and the numbers are said."""
+    assert state.watch is not None  # there is one in every active phase
+    control_exists = _control_exists(state)
+    open_ = [
+        (gate, report)
+        for i, (gate, report) in enumerate(zip(state.policy.gates, _reports(state), strict=True))
+        if not gate.dry_run
+        and not state.watch.passes(i, state.policy, control_exists=control_exists)
+    ]
+    # What green was to win by goes first.
+    open_.sort(key=lambda each: each[0].role is not GateRole.PROMOTION)
+    shown = "; ".join(f"{gate.name}: {_in_numbers(report)}" for gate, report in open_)
+    reason = (
+        f"the experiment ends without a winner after {seconds:.0f} s, and blue stays; "
+        f"not shown: {shown or 'nothing was measured to the end'}"
+    )
+    rollout.roll_back(state, reason, emit, gate=open_[0][1] if open_ else None)
+
+
+def _in_numbers(report: GateReport) -> str:
+    if report.value is None or report.lower is None or report.upper is None:
+        return report.reason
+    return (
+        f"{report.value:.4g} in [{report.lower:.4g}, {report.upper:.4g}], "
+        f"objective {report.objective} (limit {report.limit:.4g}), over {report.samples} rows"
+    )

@@ -15,6 +15,7 @@ from schemas.policy import GateRole, Policy
 from schemas.topics import Topic
 from streams.fold import LogEntry, step
 from streams.outputs import Output
+from streams.split import SAMPLE_RATIO, SplitWatch
 from streams.state import ServiceState, new_state
 from streams.watch import Watch
 
@@ -89,7 +90,8 @@ class Point(NamedTuple):
 class Trace(NamedTuple):
     """The evidence of every gate since its stage began, up to a decision."""
 
-    alpha_breach: float
+    alphas: dict[str, float]
+    """What each gate may spend on ever calling this candidate a breach."""
     alpha_good: float
     points: dict[str, list[Point]]
     """By gate; one a pane of log time, and the one that was decided on."""
@@ -115,7 +117,7 @@ class Replay:
     def take(self, entry: LogEntry) -> list[ControlEvent]:
         """Fold a record, and return what is decided on it."""
         # Evidence is changed in place: after a rollback this is what was decided on.
-        watch, policy = self.state.watch, self.state.policy
+        watch, split, policy = self.state.watch, self.state.split, self.state.policy
         decided = [
             output.event
             for output in step(self.state, entry)
@@ -123,18 +125,27 @@ class Replay:
         ]
         self.decisions += decided
         if self._wanted is not None and self.trace is None:
-            self._follow(watch, policy, reached=any(e.id == self._wanted for e in decided))
+            reached = any(e.id == self._wanted for e in decided)
+            self._follow(watch, split, policy, reached=reached)
         return decided
 
-    def _follow(self, watch: Watch | None, policy: Policy, *, reached: bool) -> None:
+    def _follow(
+        self, watch: Watch | None, split: SplitWatch | None, policy: Policy, *, reached: bool
+    ) -> None:
         pane_ms = self.state.now_ms // policy.windows.pane_ms
         if watch is not None and (reached or pane_ms != self._pane_ms):
             self._pane_ms = pane_ms
             for gate, evidence in zip(policy.gates, watch.evidence, strict=True):
                 at = Point(self.state.now_ms, evidence.log_e_breach, evidence.log_e_good)
                 self._points.setdefault(gate.name, []).append(at)
+            if split is not None:
+                at = Point(self.state.now_ms, split.evidence.log_e, 0.0)
+                self._points.setdefault(SAMPLE_RATIO, []).append(at)
         if reached and watch is not None:
-            self.trace = Trace(watch.alpha_breach, policy.alpha, self._points)
+            alphas = dict.fromkeys(self._points, watch.alpha_breach)
+            if split is not None:
+                alphas[SAMPLE_RATIO] = split.alpha
+            self.trace = Trace(alphas, policy.alpha, self._points)
         if self.state.watch is not watch:
             self._points = {}
 

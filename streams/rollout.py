@@ -22,6 +22,7 @@ from schemas.policy_checks import contradictions
 from schemas.rollout import Phase
 from streams.emit import Emitter
 from streams.outputs import decision_id
+from streams.split import new_split
 from streams.state import Confirmation, ServiceState
 from streams.watch import new_watch
 from streams.workers import overtake_confirmation
@@ -268,6 +269,7 @@ def _enter_stage(
     state.stage_since_ms = state.now_ms
     state.failed_gates.clear()
     state.watch = new_watch(state.policy, restart=restart)
+    state.split = new_split(state.policy, index, restart=restart)
     _change(
         state,
         reason,
@@ -281,7 +283,7 @@ def _enter_stage(
 
 def _end(state: ServiceState, reason: str, **changes: Any) -> None:
     state.failed_gates.clear()
-    state.watch = None
+    state.watch = state.split = None
     _change(state, reason, green=None, share=0.0, shadow_share=0.0, only_segments=[], **changes)
 
 

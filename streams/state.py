@@ -13,11 +13,12 @@ from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
 from streams.errors import RecoveryError
 from streams.panes import Pane
+from streams.split import SplitWatch
 from streams.watch import Watch
 
 __all__ = ["Confirmation", "ServiceState", "Worker", "new_state", "restore", "snapshot"]
 
-FORMAT = 2
+FORMAT = 3
 """Raised when an older snapshot cannot be read any more: it is then rebuilt from the log."""
 
 
@@ -77,6 +78,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """The deployment that was rolled back last: what a retry starts again."""
     watch: Watch | None = None
     """The evidence on the present stage; None when nothing is rolled out."""
+    split: SplitWatch | None = None
+    """The evidence on the split of the present stage; None where nobody is split."""
     resumptions: int = 0
     """How often evidence began anew within the rollout: each time spends its own alpha."""
     failed_gates: list[str] = []

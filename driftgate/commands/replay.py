@@ -177,7 +177,7 @@ def series(report: GateReport, trace: Trace) -> tuple[list[float], list[float], 
     good = report.verdict is Verdict.SUCCESSFUL
     seconds = [(p.at_ms - points[0].at_ms) / 1000 for p in points]
     values = [p.good if good else p.breach for p in points]
-    boundary = -math.log(trace.alpha_good if good else trace.alpha_breach)
+    boundary = -math.log(trace.alpha_good if good else trace.alphas[report.gate])
     return seconds, values, boundary, f"evidence that it {'holds' if good else 'is broken'}"
 
 

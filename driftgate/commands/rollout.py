@@ -20,6 +20,7 @@ from driftgate.topics import ensure_topics
 from driftgate.waiting import require_broker
 from schemas.log import Command
 from schemas.policy import Policy
+from schemas.rollout import Mode
 
 __all__ = ["app"]
 
@@ -187,9 +188,11 @@ def status(service: Service = None, bootstrap: Bootstrap = None, json: JsonFlag 
             out.print(f"{name}: no rollout yet", markup=False)
         else:
             green = state.green.name if state.green else "-"
+            of = f" of {', '.join(state.only_segments)}" if state.only_segments else ""
+            kind = "experiment, " if state.mode is Mode.EXPERIMENT else ""
             out.print(
-                f"{name}: {state.phase}, stage {state.stage}, blue {state.blue.name}, "
-                f"green {green} at {state.share:.0%} (shadow {state.shadow_share:.0%}), "
+                f"{name}: {kind}{state.phase}, stage {state.stage}, blue {state.blue.name}, "
+                f"green {green} at {state.share:.0%}{of} (shadow {state.shadow_share:.0%}), "
                 f"revision {state.revision}",
                 markup=False,
             )

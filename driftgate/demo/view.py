@@ -14,6 +14,7 @@ from rich.text import Text
 
 from driftgate.commands.control import event_line
 from schemas.control import ControlEvent, GateStatus, Verdict, WindowMetrics
+from streams.split import SAMPLE_RATIO
 
 __all__ = ["LiveView", "PlainView", "View"]
 
@@ -76,7 +77,11 @@ class PlainView:
         if now - self._said_at < _STATUS_SECONDS:
             return
         self._said_at = now
-        open_gates = [g.gate for g in status.gates if g.verdict is not Verdict.SUCCESSFUL]
+        # The split is never certified to be right, only to be wrong.
+        done = Verdict.SUCCESSFUL
+        open_gates = [
+            g.gate for g in status.gates if g.verdict is not done and g.gate != SAMPLE_RATIO
+        ]
         arms = ", ".join(_arm_text(self._arms[arm]) for arm in sorted(self._arms))
         self._line(
             f"stage {status.stage}, green {status.share:.0%}, {status.measured} measured; {arms}; "

@@ -8,97 +8,99 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streams.gates.checks import Floats, checked_counts
+from schemas.rollout import BUCKETS
 
 __all__ = ["RatioMismatch", "log_e_mismatch"]
 
 
-def log_e_mismatch(counts: npt.ArrayLike, shares: npt.ArrayLike, concentration: float) -> Floats:
-    r"""Log e-value against "units fall into the arms with these probabilities".
-
-    The Dirichlet-multinomial Bayes factor of Lindon and Malek (2022, NeurIPS, arXiv:2011.03567,
-    their sequential multinomial test) with the prior Dirichlet(concentration * shares), whose mean
-    is the null:
-
-    .. math:: \log\frac{B(\alpha + S)}{B(\alpha)} - \sum_i S_i \log\theta_i
+def log_e_mismatch(seen: tuple[int, int], of: tuple[int, int], concentration: float) -> float:
+    r"""Log e-value against "buckets turn up in an order that their arm has nothing to do with".
 
     Args:
-        counts: units in each arm; shape (..., arms).
-        shares: the probabilities of the null, all positive; shape (arms,).
-        concentration: how near to the null the alternatives are, in units.
+        seen: buckets seen of each arm; at most `of`.
+        of: buckets of each arm, at least one each.
+        concentration: of the alternatives around the split that was asked for, in buckets: about
+            1/sqrt(concentration) off.
+
+    Under the null hypothesis a bucket that is seen for the first time is a draw without
+    replacement, so it is of arm i with probability (of_i - seen_i) / (all - all seen). The
+    alternative predicts it by Laplace's rule under the prior Beta(concentration * shares), as the
+    sequential multinomial test of Lindon and Malek does (2022, NeurIPS, arXiv:2011.03567). The
+    product of both kinds of predictions has a closed form, which does not depend on the order:
+
+    .. math:: \log\frac{B(\alpha + S)}{B(\alpha)}
+              - \log\frac{(N - S)!}{N!}\prod_i\frac{N_i!}{(N_i - S_i)!}
     """
-    seen = np.asarray(counts, dtype=np.float64)
-    theta = np.asarray(shares, dtype=np.float64)
-    lgamma = np.vectorize(math.lgamma, otypes=[np.float64])
-    prior = concentration * theta
-    total = lgamma(np.sum(prior)) - lgamma(np.sum(prior) + seen.sum(axis=-1))
-    log_e: Floats = total + (lgamma(prior + seen) - lgamma(prior) - seen * np.log(theta)).sum(-1)
-    return log_e
+    if not all(0 <= s <= n and n > 0 for s, n in zip(seen, of, strict=True)):
+        raise ValueError(
+            f"{seen} buckets seen of {of}: each arm has some, and is seen once at most"
+        )
+    lgamma, everything, total = math.lgamma, sum(of), sum(seen)
+    log_alternative = lgamma(concentration) - lgamma(concentration + total)
+    log_null = lgamma(everything - total + 1) - lgamma(everything + 1)
+    for s, n in zip(seen, of, strict=True):
+        prior = concentration * n / everything
+        log_alternative += lgamma(prior + s) - lgamma(prior)
+        log_null += lgamma(n + 1) - lgamma(n - s + 1)
+    return log_alternative - log_null
 
 
 class RatioMismatch(msgspec.Struct, kw_only=True):
-    """Evidence that the split between the arms is not the one that was asked for.
+    """Evidence that users of one arm are missing, or are in the wrong one.
 
-    Count what is assigned: *users*. Prompts of one user all go to one arm, so counts of prompts
-    vary more than multinomial ones, and a few busy users would look like a mismatch.
+    What is counted are *buckets*, so in effect users: prompts of one user are all in one arm, and
+    a few busy users would look like a mismatch if prompts were counted. A salted hash spreads users
+    evenly over the 10,000 buckets, whatever they do. So whose bucket turns up next has nothing to
+    do with its arm, unless an arm loses users.
 
-    A test of a point, not of a side: it can certify a mismatch, never that there is none.
+    The product of likelihood ratios is an e-process: P(it ever reaches 1/alpha) <= alpha, however
+    often one looks. It can certify a mismatch, never that there is none; and where nearly every
+    bucket has been seen, nothing is left to learn.
 
     >>> rng = np.random.default_rng(5)
-    >>> evidence = RatioMismatch(shares=[0.25, 0.75])
+    >>> evidence = RatioMismatch(candidate_buckets=2500)
     >>> while evidence.log_e < np.log(1 / 0.001):
-    ...     hits = int((rng.random(100) < 0.22).sum())
-    ...     evidence.update([hits, 100 - hits])
-    >>> evidence.counts
-    [1501, 5099]
+    ...     users = rng.integers(0, 10_000, 100)
+    ...     evidence.update(users[(users >= 2500) | (rng.random(100) < 0.8)])
+    >>> evidence.candidate, evidence.control
+    (657, 2308)
     """
 
-    shares: list[float]
-    """The probabilities that were asked for; positive, their sum 1."""
+    candidate_buckets: int
+    """The lowest so many of the buckets are the candidate's; at least 1, and not all."""
     concentration: float = 100.0
-    """Of the prior: alternatives within about 1/sqrt(100) of the shares, a typical bug's size."""
-    counts: list[int] = []
+    """See `log_e_mismatch`: alternatives within about a tenth, a typical bug's size."""
+    candidate: int = 0
+    """Buckets seen of the candidate arm."""
+    control: int = 0
+    seen: npt.NDArray[np.uint8] = msgspec.field(
+        default_factory=lambda: np.zeros(BUCKETS // 8, np.uint8)
+    )
+    """A bit a bucket, the lowest first; shape (1250,)."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that cannot be."""
-        good = len(self.shares) >= 2 and all(0.0 < share < 1.0 for share in self.shares)
-        if not good or abs(math.fsum(self.shares) - 1.0) > 1e-9:
-            raise ValueError(f"shares {self.shares} are not two or more that add up to 1")
+        """Refuse a split that is none."""
+        if not 0 < self.candidate_buckets < BUCKETS:
+            raise ValueError(f"{self.candidate_buckets} of {BUCKETS} buckets split nobody")
         if not 0.0 < self.concentration < math.inf:
             raise ValueError(f"concentration {self.concentration} is not a positive number")
-        if not self.counts:
-            self.counts = [0] * len(self.shares)
 
-    def update(self, counts: list[int]) -> None:
-        """Count new units in each arm.
-
-        Raises:
-            ValueError: another number of arms, or a count that is negative or no whole number.
-        """
-        if len(counts) != len(self.shares):
-            raise ValueError(f"{len(counts)} counts for {len(self.shares)} arms")
-        for count in counts:
-            if not math.isfinite(count):
-                raise ValueError(f"{count} is not a count")
-            checked_counts(max(int(count), 0), count)
-        self.counts = [old + int(new) for old, new in zip(self.counts, counts, strict=True)]
-
-    def merge(self, other: RatioMismatch) -> None:
-        """Count what another one has counted.
-
-        Raises:
-            ValueError: it tests other shares.
-        """
-        if other.shares != self.shares:
-            raise ValueError(f"evidence on {other.shares} cannot be merged into {self.shares}")
-        self.update(other.counts)
-
-    @property
-    def units(self) -> int:
-        """Units in all arms."""
-        return sum(self.counts)
+    def update(self, buckets: npt.NDArray[np.integer]) -> None:
+        """Count the buckets of rows, shape (rows,); those from 10,000 on are none."""
+        if self.candidate + self.control == BUCKETS:
+            return
+        real = buckets[buckets < BUCKETS]
+        new = real[(self.seen[real >> 3] >> (real & 7).astype(np.uint8)) & 1 == 0]
+        if not new.size:
+            return
+        new = np.unique(new)
+        np.bitwise_or.at(self.seen, new >> 3, np.uint8(1) << (new & 7).astype(np.uint8))
+        candidate = int(np.count_nonzero(new < self.candidate_buckets))
+        self.candidate += candidate
+        self.control += new.size - candidate
 
     @property
     def log_e(self) -> float:
-        """Log e-value against the shares that were asked for."""
-        return float(log_e_mismatch(self.counts, self.shares, self.concentration))
+        """Log e-value against the split that was asked for."""
+        of = (self.candidate_buckets, BUCKETS - self.candidate_buckets)
+        return log_e_mismatch((self.candidate, self.control), of, self.concentration)

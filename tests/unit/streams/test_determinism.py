@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import streams.state
 from schemas.control import GateStatus
 from schemas.log import Command
 from schemas.rollout import Phase
@@ -272,7 +273,7 @@ def test_a_damaged_snapshot_is_refused(place: int, change: int) -> None:
 
 def test_a_snapshot_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An older or newer format is rebuilt from the log, and the message says which it was."""
-    data = snapshot(new_state("a"))
+    data, ours = snapshot(new_state("a")), streams.state.FORMAT
     monkeypatch.setattr("streams.state.FORMAT", 999)
-    with pytest.raises(RecoveryError, match="format 2, this code reads 999"):
+    with pytest.raises(RecoveryError, match=f"format {ours}, this code reads 999"):
         restore(data)

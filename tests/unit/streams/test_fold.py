@@ -209,7 +209,8 @@ def test_gates_are_reported_with_every_pane() -> None:
         story.after(2).measure(0, 100)
     found = of_type(story.outputs[before:], GateStatus)
     assert len(found) == 5
-    assert [[g.gate for g in status.gates] for status in found] == [["coherence", "cache-hits"]] * 5
+    names = ["coherence", "cache-hits", "sample-ratio"]
+    assert [[g.gate for g in status.gates] for status in found] == [names] * 5
     assert [status.measured for status in found] == [0, 100, 200, 300, 400]
     assert found[-1].live_workers == ["w1"]
 

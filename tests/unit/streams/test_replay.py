@@ -104,7 +104,7 @@ def test_the_trace_of_a_decision_ends_beyond_its_boundary() -> None:
     trace = replayed(story, event.id).trace
     assert trace is not None
     points = trace.points["coherence"]
-    boundary = -math.log(trace.alpha_breach)
+    boundary = -math.log(trace.alphas["coherence"])
     assert points[-1].at_ms == event.at_ms
     assert points[-1].breach >= boundary
     assert all(p.breach < boundary for p in points[:-1])

@@ -1,92 +1,146 @@
+"""The sequential sample-ratio test: its exact null, its error and its power, counted in users."""
+
 from __future__ import annotations
 
+import itertools
 import math
 
 import msgspec
 import numpy as np
 import pytest
-import ville
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, multinomial
+from scipy.stats import binom
 
+from schemas.rollout import BUCKETS, NO_BUCKET
 from streams.gates.ratio_mismatch import RatioMismatch, log_e_mismatch
+from streams.state import _dec, _encoder
 
-COUNTS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=1, max_size=5)
-
-
-@given(batches=COUNTS)
-def test_any_split_and_merge_is_the_same(batches):
-    """Batches, their sum and merged halves are equal, and a round trip changes nothing."""
-    split, left, right = (RatioMismatch(shares=[0.25, 0.75]) for _ in range(3))
-    for i, counts in enumerate(batches):
-        split.update(list(counts))
-        (left if i % 2 else right).update(list(counts))
-    left.merge(right)
-    whole = RatioMismatch(shares=[0.25, 0.75])
-    whole.update([sum(c[0] for c in batches), sum(c[1] for c in batches)])
-    assert split == left == whole
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(whole), type=RatioMismatch) == whole
-    assert whole.units == sum(map(sum, batches))
+ALPHA = 0.001
+USERS = 50
+"""New users between two looks."""
 
 
-@given(units=st.integers(100, 10_000), off=st.integers(0, 40))
-def test_a_split_further_off_is_more_evidence(units, off):
-    """Moving one unit more away from the expected split never lowers the evidence."""
-    half = units // 2
-    near = log_e_mismatch([half + off, half - off], [0.5, 0.5], 100.0)
-    far = log_e_mismatch([half + off + 1, half - off - 1], [0.5, 0.5], 100.0)
-    assert far >= near - 1e-9
+def runs_that_alarm(
+    seed: int, runs: int, *, share: float, kept: float, users: int = 8000, alpha: float = ALPHA
+) -> tuple[int, float]:
+    """How many of so many seeded runs alarm, and after how many buckets in the median.
 
-
-def test_two_arms_equal_ville():
-    """With two arms it is the package ville's beta-binomial test with the same prior."""
-    x = (np.random.default_rng(3).random(2000) < 0.3).astype(float)
-    theirs = ville.BernoulliTest(p0=0.25, prior=(25.0, 75.0)).fit(x).log_e_values_
-    hits = np.cumsum(x)
-    counts = np.stack([hits, np.arange(1, 2001) - hits], axis=1)
-    np.testing.assert_allclose(log_e_mismatch(counts, [0.25, 0.75], 100.0), theirs, atol=1e-8)
-
-
-def test_its_mean_under_the_null_is_one_exactly():
-    """Summed over all counts of six units in three arms."""
-    shares, total = [0.2, 0.3, 0.5], 0.0
-    for i in range(7):
-        for j in range(7 - i):
-            counts = [i, j, 6 - i - j]
-            e = math.exp(float(log_e_mismatch(counts, shares, 10.0)))
-            total += e * multinomial.pmf(counts, 6, shares)
-    assert total == pytest.approx(1.0)
-
-
-def test_type_one_error_at_every_look():
-    """At the asked-for shares, 2000 runs of 100 looks reject in no more than alpha of the runs.
-
-    The allowed count is the 1 - 1e-6 quantile of Binomial(2000, 0.05).
+    Each user has a bucket by chance, and comes once; of the candidate's users a part is kept.
     """
-    rng = np.random.default_rng(19)
-    hits = np.cumsum(rng.binomial(50, 0.25, (100, 2000)), axis=0)
-    n = 50 * np.arange(1, 101)[:, None]
-    counts = np.stack([hits, n - hits], axis=-1)
-    rejected = (log_e_mismatch(counts, [0.25, 0.75], 100.0) >= math.log(20)).any(axis=0)
-    assert rejected.sum() <= int(binom.ppf(1 - 1e-6, 2000, 0.05))
+    rng = np.random.default_rng(seed)
+    candidate = round(share * BUCKETS)
+    delays = []
+    for _ in range(runs):
+        evidence = RatioMismatch(candidate_buckets=candidate)
+        buckets = rng.integers(0, BUCKETS, users)
+        lost = (buckets < candidate) & (rng.random(users) >= kept)
+        for first in range(0, users, USERS):
+            look = slice(first, first + USERS)
+            evidence.update(buckets[look][~lost[look]])
+            if evidence.log_e >= -math.log(alpha):
+                delays.append(evidence.candidate + evidence.control)
+                break
+    return len(delays), float(np.median(delays)) if delays else math.inf
 
 
-@pytest.mark.parametrize("bad", [[1], [1, 2, 3], [-1, 2], [math.nan, 1], [math.inf, 1], [0.5, 1]])
-def test_refuses_counts_that_cannot_be(bad):
-    """Such counts raise, and nothing has been counted."""
-    evidence = RatioMismatch(shares=[0.5, 0.5])
-    with pytest.raises(ValueError, match="count"):
-        evidence.update(bad)
-    assert evidence.counts == [0, 0]
+@given(
+    buckets=st.lists(st.integers(0, BUCKETS - 1) | st.just(NO_BUCKET), max_size=200),
+    cuts=st.lists(st.integers(0, 200), max_size=5),
+    candidate=st.integers(1, BUCKETS - 1),
+)
+def test_any_split_and_order_of_the_rows_is_the_same(buckets, cuts, candidate):
+    """Batches, their union in another order, and a round trip in between: the same evidence."""
+    rows = np.array(buckets, dtype="<u2")
+    whole = RatioMismatch(candidate_buckets=candidate)
+    whole.update(rows[::-1])
+    parts = RatioMismatch(candidate_buckets=candidate)
+    for part in np.split(rows, sorted(min(c, len(rows)) for c in cuts)):
+        parts.update(part)
+        data = _encoder.encode(parts)
+        parts = msgspec.msgpack.decode(data, type=RatioMismatch, dec_hook=_dec)
+    real = {b for b in buckets if b != NO_BUCKET}
+    assert parts.candidate == whole.candidate == sum(b < candidate for b in real)
+    assert parts.control == whole.control == sum(b >= candidate for b in real)
+    assert parts.seen.tobytes() == whole.seen.tobytes()
+    assert np.flatnonzero(np.unpackbits(whole.seen, bitorder="little")).tolist() == sorted(real)
+    assert parts.log_e == whole.log_e
 
 
-def test_refuses_settings_that_cannot_be():
-    """Shares that do not add up to 1, a NaN, another concentration; a merge with other shares."""
-    for shares in ([0.5], [0.5, 0.6], [0.0, 1.0], [math.nan, 0.5]):
-        with pytest.raises(ValueError, match="shares"):
-            RatioMismatch(shares=shares)
+def test_its_mean_under_the_null_is_at_most_one_exactly():
+    """Over every order in which three of seven and four of seven buckets can turn up."""
+    of = (3, 4)
+    for draws in range(1, 8):
+        total = 0.0
+        for arms in itertools.product((0, 1), repeat=draws):
+            seen, chance = [0, 0], 1.0
+            for arm in arms:
+                chance *= (of[arm] - seen[arm]) / (7 - sum(seen))
+                seen[arm] += 1
+            if chance > 0:
+                total += chance * math.exp(log_e_mismatch((seen[0], seen[1]), of, 10.0))
+        assert total <= 1.0 + 1e-12
+        if draws <= 3:
+            # While no arm can be used up, the alternative bets on nothing impossible.
+            assert total == pytest.approx(1.0)
+
+
+def test_it_is_the_product_of_the_predictions():
+    """Draw by draw: what the prior and the past predict, against what is left in the urn."""
+    rng, of, shares = np.random.default_rng(3), (2500, 7500), (0.25, 0.75)
+    seen, log_e = [0, 0], 0.0
+    for arm in (rng.random(500) < 0.7).astype(int).tolist():
+        predicted = (100 * shares[arm] + seen[arm]) / (100 + sum(seen))
+        log_e += math.log(predicted) - math.log((of[arm] - seen[arm]) / (BUCKETS - sum(seen)))
+        seen[arm] += 1
+    assert log_e_mismatch((seen[0], seen[1]), of, 100.0) == pytest.approx(log_e, abs=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.5])
+def test_type_one_error_at_every_look(share):
+    """At the split that was asked for, 400 runs of 160 looks alarm in no more than alpha of them.
+
+    The allowed count is the 1 - 1e-6 quantile of Binomial(400, 0.05).
+    """
+    alarms, _ = runs_that_alarm(19, 400, share=share, kept=1.0, alpha=0.05)
+    assert alarms <= int(binom.ppf(1 - 1e-6, 400, 0.05))
+
+
+@pytest.mark.parametrize(("share", "buckets"), [(0.25, 2500), (0.5, 2000)])
+def test_a_fifth_of_the_candidates_users_lost_is_found(share, buckets):
+    """Nearly every run finds it, in the median after so many buckets of users (M49)."""
+    alarms, delay = runs_that_alarm(23, 60, share=share, kept=0.8)
+    assert alarms >= 57
+    assert delay <= buckets
+
+
+def test_one_chatty_user_is_one_user():
+    """A user with a million prompts counts once."""
+    evidence = RatioMismatch(candidate_buckets=2500)
+    evidence.update(np.arange(0, BUCKETS, 100))
+    before = evidence.log_e
+    for _ in range(100):
+        evidence.update(np.full(10_000, 7))
+    assert evidence.candidate + evidence.control == 101
+    assert abs(evidence.log_e - before) < 0.1
+
+
+def test_when_every_bucket_was_seen_nothing_is_left_to_learn():
+    """The end of the urn: no infinity, and no alarm."""
+    evidence = RatioMismatch(candidate_buckets=2500)
+    for _ in range(2):
+        evidence.update(np.arange(BUCKETS))
+        assert (evidence.candidate, evidence.control) == (2500, 7500)
+        assert evidence.log_e < 0.0
+    assert evidence.seen.nbytes == 1250
+
+
+def test_refuses_what_cannot_be():
+    """A split of nobody, a prior without weight, and more buckets than there are."""
+    for buckets in (0, BUCKETS):
+        with pytest.raises(ValueError, match="split nobody"):
+            RatioMismatch(candidate_buckets=buckets)
     with pytest.raises(ValueError, match="concentration"):
-        RatioMismatch(shares=[0.5, 0.5], concentration=0.0)
-    with pytest.raises(ValueError, match="merged"):
-        RatioMismatch(shares=[0.5, 0.5]).merge(RatioMismatch(shares=[0.4, 0.6]))
+        RatioMismatch(candidate_buckets=1, concentration=0.0)
+    with pytest.raises(ValueError, match="at most"):
+        log_e_mismatch((3, 0), (2, 5), 10.0)
