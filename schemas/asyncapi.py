@@ -7,11 +7,13 @@ it and nothing of 3.1.0 is needed.
 from __future__ import annotations
 
 import inspect
-from enum import StrEnum
+from collections.abc import Mapping
+from enum import IntFlag, StrEnum
 from typing import Any
 
 from schemas.catalogue import Event, catalogue, events_of, inbound
 from schemas.errors import SchemaError
+from schemas.feedback_batch import FEEDBACK_COLUMNS, FeedbackBatch, FeedbackFlag
 from schemas.log import COLUMNS, MeasurementBatch, RowFlag
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS, Topic, TopicSpec
@@ -34,6 +36,7 @@ class Role(StrEnum):
     ANALYZER = "analyzer"
     MONITOR = "monitor"
     NOTIFIER = "notifier"
+    CURATOR = "curator"
     OPERATOR = "operator"
     CONSUMER = "consumer"
 
@@ -43,6 +46,7 @@ _ROLES = {
     Role.ANALYZER: "Analyses prompts, measures, obeys the rollout.",
     Role.MONITOR: "Folds a service's log into windows, gates, the rollout and alerts.",
     Role.NOTIFIER: "Brings alerts to people, and says which it could not deliver.",
+    Role.CURATOR: "Brings feedback into the log, and keeps the cases worth a look.",
     Role.OPERATOR: "Gives commands and sees what they did: a person or a pipeline.",
     Role.CONSUMER: "Anybody downstream: results, control events, alerts.",
 }
@@ -51,8 +55,11 @@ _SEND: dict[Topic, tuple[Role, ...]] = {
     Topic.PROMPTS: (Role.PRODUCER,),
     Topic.ENRICHED: (Role.ANALYZER,),
     Topic.REJECTED: (Role.ANALYZER,),
+    Topic.FEEDBACK: (Role.PRODUCER, Role.OPERATOR),
+    Topic.FEEDBACK_REJECTED: (Role.CURATOR,),
+    Topic.CURATED: (Role.CURATOR,),
     Topic.COMMANDS: (Role.OPERATOR,),
-    Topic.LOG: (Role.ANALYZER, Role.MONITOR),
+    Topic.LOG: (Role.ANALYZER, Role.MONITOR, Role.CURATOR),
     Topic.METRICS: (Role.MONITOR,),
     Topic.CONTROL: (Role.MONITOR,),
     Topic.ROLLOUT: (Role.MONITOR,),
@@ -62,19 +69,26 @@ _SEND: dict[Topic, tuple[Role, ...]] = {
 
 _RECEIVE: dict[Topic, tuple[Role, ...]] = {
     Topic.PROMPTS: (Role.ANALYZER,),
-    Topic.ENRICHED: (Role.CONSUMER,),
+    Topic.ENRICHED: (Role.CONSUMER, Role.CURATOR),
     Topic.REJECTED: (Role.OPERATOR, Role.CONSUMER),
+    Topic.FEEDBACK: (Role.CURATOR,),
+    Topic.FEEDBACK_REJECTED: (Role.OPERATOR, Role.CONSUMER),
+    Topic.CURATED: (Role.OPERATOR, Role.CONSUMER),
     Topic.COMMANDS: (Role.MONITOR,),
     Topic.LOG: (Role.MONITOR,),
     Topic.METRICS: (Role.OPERATOR, Role.CONSUMER),
-    Topic.CONTROL: (Role.OPERATOR, Role.CONSUMER),
+    Topic.CONTROL: (Role.OPERATOR, Role.CONSUMER, Role.CURATOR),
     Topic.ROLLOUT: (Role.ANALYZER, Role.MONITOR, Role.OPERATOR),
     Topic.ALERTS: (Role.NOTIFIER, Role.OPERATOR, Role.CONSUMER),
     Topic.UNDELIVERED: (Role.OPERATOR,),
 }
 
-_BY_ANALYZER = frozenset({"Heartbeat", "MeasurementBatch"})
-"""What analyzers write to the log; the rest is forwarded or ticked by the monitor."""
+_INTO_LOG: dict[str, Role] = {
+    "FeedbackBatch": Role.CURATOR,
+    "Heartbeat": Role.ANALYZER,
+    "MeasurementBatch": Role.ANALYZER,
+}
+"""Who writes what to the log; the rest is forwarded or ticked by the monitor."""
 
 _HEADERS: dict[str, Any] = {
     "type": "object",
@@ -194,7 +208,9 @@ def _message(event: Event, spec: TopicSpec) -> dict[str, Any]:
     summary, _, rest = inspect.cleandoc(event.type.__doc__ or "").partition("\n\n")
     packed = spec.topic is Topic.LOG
     if event.type is MeasurementBatch:
-        rest = _columns()
+        rest = _columns(COLUMNS, RowFlag)
+    elif event.type is FeedbackBatch:
+        rest = f"{rest}\n\n{_columns(FEEDBACK_COLUMNS, FeedbackFlag)}"
     message: dict[str, Any] = {
         "name": event.ce_type or event.name,
         "title": event.title,
@@ -225,10 +241,10 @@ def _headers(event: Event, *, optional: bool) -> dict[str, Any]:
     return {"allOf": [{"$ref": "#/components/schemas/CloudEventHeaders"}, own]}
 
 
-def _columns() -> str:
+def _columns(table: Mapping[str, Any], flag_type: type[IntFlag]) -> str:
     """What the schema cannot say of a batch: the columns behind the bytes."""
-    columns = [f"| `{name}` | {dtype.name} | {dtype.itemsize} |" for name, dtype in COLUMNS.items()]
-    flags = [f"| {flag.value} | `{flag.name}` |" for flag in RowFlag]
+    columns = [f"| `{name}` | {dtype.name} | {dtype.itemsize} |" for name, dtype in table.items()]
+    flags = [f"| {flag.value} | `{flag.name}` |" for flag in flag_type]
     return (
         "The value is a msgpack map. A column is msgpack `bin` (the schema, which knows JSON only, "
         "says base64): a little-endian array, one element a row, all of the same length.\n\n"
@@ -260,8 +276,7 @@ def _operations() -> dict[str, Any]:
 def _operation(role: Role, action: str, spec: TopicSpec) -> dict[str, Any]:
     events = events_of(spec.topic)
     if spec.topic is Topic.LOG and action == "send":
-        by_analyzer = role is Role.ANALYZER
-        events = tuple(e for e in events if (e.title in _BY_ANALYZER) is by_analyzer)
+        events = tuple(e for e in events if _INTO_LOG.get(e.title, Role.MONITOR) is role)
     channel = f"#/channels/{spec.topic}"
     return {
         "action": action,

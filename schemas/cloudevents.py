@@ -20,6 +20,7 @@ from schemas.control import (
     WindowMetrics,
 )
 from schemas.errors import DecodeError
+from schemas.feedback import CuratedCase, FeedbackRejected
 from schemas.log import OperatorCommand
 from schemas.prompts import PromptEnriched, PromptRejected
 from schemas.rollout import RolloutState
@@ -41,6 +42,8 @@ T = TypeVar("T")
 EVENT_TYPES: dict[type, str] = {
     PromptEnriched: "driftgate.prompt.enriched.v1",
     PromptRejected: "driftgate.prompt.rejected.v1",
+    FeedbackRejected: "driftgate.feedback.rejected.v1",
+    CuratedCase: "driftgate.curated.case.v1",
     OperatorCommand: "driftgate.operator.command.v1",
     GateStatus: "driftgate.gate.status.v1",
     WindowMetrics: "driftgate.window.metrics.v1",

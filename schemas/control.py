@@ -217,6 +217,14 @@ class WindowMetrics(msgspec.Struct, frozen=True, kw_only=True):
     score_mean: float | None
     coherence_mean: float | None
     relevance_mean: float | None
+    satisfaction_samples: Annotated[
+        int, Meta(ge=0, description="User ratings that came in this window, of any age.")
+    ] = 0
+    satisfaction_mean: float | None = None
+    accuracy_samples: Annotated[
+        int, Meta(ge=0, description="Expert labels and judge scores that came in this window.")
+    ] = 0
+    accuracy_mean: float | None = None
 
 
 class GateStatus(msgspec.Struct, frozen=True, kw_only=True):

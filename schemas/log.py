@@ -15,6 +15,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from schemas.errors import DecodeError
+from schemas.feedback_batch import FeedbackBatch
 from schemas.policy import Policy
 from schemas.rollout import BUCKETS, NO_BUCKET
 
@@ -284,7 +285,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tic
     service: str
 
 
-LogRecord = MeasurementBatch | Heartbeat | CommandRecord | Tick
+LogRecord = MeasurementBatch | FeedbackBatch | Heartbeat | CommandRecord | Tick
 
 _decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
 _encoder = msgspec.msgpack.Encoder()

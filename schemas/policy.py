@@ -64,14 +64,22 @@ class Metric(StrEnum):
     COHERENCE = "coherence"
     RELEVANCE = "relevance"
     SCORE = "score"
+    SATISFACTION = "satisfaction"
+    ACCURACY = "accuracy"
 
     @property
     def is_rate(self) -> bool:
         """Whether each prompt contributes 0 or 1."""
         return self in _RATES
 
+    @property
+    def is_feedback(self) -> bool:
+        """Whether it is about what people said of a result, and not measured with it."""
+        return self in _FEEDBACK
+
 
 _RATES = frozenset({Metric.SYSTEM_ERROR, Metric.SEMANTIC_ERROR, Metric.ERROR, Metric.CACHE_HIT})
+_FEEDBACK = frozenset({Metric.SATISFACTION, Metric.ACCURACY})
 
 
 class Statistic(StrEnum):
@@ -161,6 +169,9 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         float, Meta(ge=0.0, le=YEAR_S, description="A breach must last so long, in log time.")
     ] = 0.0
     dry_run: Annotated[bool, Meta(description="Report, but never act.")] = False
+    optional: Annotated[
+        bool, Meta(description="Without `min_samples` rows it holds nothing up, and is no error.")
+    ] = False
 
     @cached_property
     def parsed(self) -> Objective:

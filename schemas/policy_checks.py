@@ -165,6 +165,10 @@ def _gate_contradictions(gate: Gate) -> list[tuple[str, str]]:
         found.append(("objective", "a quantile has an upper limit: '<= ...'"))
     if gate.floor and not objective.relative:
         found.append(("floor", "goes with a relative objective"))
+    if gate.metric.is_feedback and gate.statistic is not Statistic.MEAN:
+        found.append(("statistic", f"{gate.metric} is judged by its mean"))
+    if gate.metric.is_feedback and gate.sustained_seconds:
+        found.append(("sustained_seconds", "feedback comes too seldom to be watched by windows"))
     if gate.sustained_seconds and gate.role is GateRole.PROMOTION:
         found.append(("sustained_seconds", "a promotion gate has no breach to sustain"))
     return found

@@ -18,6 +18,9 @@ class Topic(StrEnum):
     PROMPTS = "prompts"
     ENRICHED = "prompts.enriched"
     REJECTED = "prompts.rejected"
+    FEEDBACK = "prompts.feedback"
+    FEEDBACK_REJECTED = "prompts.feedback.rejected"
+    CURATED = "prompts.curated"
     COMMANDS = "driftgate.commands"
     LOG = "driftgate.log"
     METRICS = "driftgate.metrics"
@@ -78,12 +81,28 @@ TOPICS: tuple[TopicSpec, ...] = (
         topic=Topic.REJECTED, key="as in prompts", content="PromptRejected", spread="prompts"
     ),
     TopicSpec(
+        topic=Topic.FEEDBACK, key="the event's id", content="FeedbackGiven (in)", spread="prompts"
+    ),
+    TopicSpec(
+        topic=Topic.FEEDBACK_REJECTED,
+        key="as in prompts.feedback",
+        content="FeedbackRejected",
+        spread="prompts",
+    ),
+    TopicSpec(
+        topic=Topic.CURATED,
+        key="the event's id",
+        content="CuratedCase",
+        spread="prompts",
+        compact=True,
+    ),
+    TopicSpec(
         topic=Topic.COMMANDS, key="service", content="OperatorCommand (in)", spread="service"
     ),
     TopicSpec(
         topic=Topic.LOG,
         key="service",
-        content="MeasurementBatch, Heartbeat, CommandRecord, Tick",
+        content="MeasurementBatch, FeedbackBatch, Heartbeat, CommandRecord, Tick",
         spread="service",
         retention_ms=90 * DAY_MS,
     ),

@@ -44,6 +44,9 @@ def metric_samples(metric: Metric, rows: Rows) -> tuple[Floats, Mask]:
             return rows.coherence.astype(np.float64), rows.has(RowFlag.SEMANTIC)
         case Metric.RELEVANCE:
             return rows.relevance.astype(np.float64), rows.has(RowFlag.SEMANTIC)
+        case Metric.SATISFACTION | Metric.ACCURACY:
+            # Not measured: it comes later, see `streams.feedback`.
+            return np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
 
 
 def gate_samples(gate: Gate, rows: Rows) -> tuple[Floats, Mask]:
