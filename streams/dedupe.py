@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
+from schemas.feedback_batch import FeedbackRows
 from schemas.log import Rows
 
 __all__ = ["new_rows"]
 
+AnyRows = TypeVar("AnyRows", Rows, FeedbackRows)
 
-def new_rows(rows: Rows, source_topic: str, seen: dict[str, int]) -> Rows:
+
+def new_rows(rows: AnyRows, source_topic: str, seen: dict[str, int]) -> AnyRows:
     """The rows that were not counted yet; afterwards they are.
 
-    A worker delivers its batch before it commits its offsets, so within a source partition a batch
-    never begins beyond what was delivered before: one high-water mark a partition is enough.
+    A worker, or a curator, delivers its batch before it commits its offsets, so within a source
+    partition a batch never begins beyond what was delivered before: one high-water mark a
+    partition is enough.
 
     Args:
         rows: a batch's rows, offsets rising within a partition.

@@ -6,12 +6,13 @@ the same ids, which is what recovery and replay rest on.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from schemas.control import GateBreached, GateRecovered, GateReport, LogPosition
 from schemas.errors import DecodeError
+from schemas.feedback_batch import FeedbackBatch
 from schemas.log import (
     CommandRecord,
     Heartbeat,
@@ -25,6 +26,7 @@ from schemas.rollout import Mode, Phase
 from streams import rollout
 from streams.dedupe import new_rows
 from streams.emit import Emitter
+from streams.feedback import FeedbackSamples
 from streams.outputs import Output
 from streams.panes import Pane, new_pane
 from streams.samples import Samples
@@ -34,6 +36,8 @@ from streams.windows import due_windows, window_metrics
 from streams.workers import check_confirmation, heard_from, measured_by
 
 __all__ = ["LogEntry", "step"]
+
+AnySamples = TypeVar("AnySamples", Samples, FeedbackSamples)
 
 
 class LogEntry(NamedTuple):
@@ -79,6 +83,8 @@ def _take(state: ServiceState, record: LogRecord, emit: Emitter) -> None:
     match record:
         case MeasurementBatch():
             _measure(state, record, emit)
+        case FeedbackBatch():
+            _hear(state, record, emit)
         case Heartbeat():
             heard_from(state, record)
         case CommandRecord():
@@ -101,9 +107,7 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
     pane.add_samples(samples, batch.segments)
     # Rows made under another revision saw another split: they are no evidence on this one.
     if state.rollout.phase in rollout.ACTIVE and batch.revision == state.rollout.revision:
-        age_ms = state.now_ms - state.stage_since_ms
-        gates = state.policy.gates
-        counted = [age_ms >= g.warmup_seconds * 1000 for g in gates]
+        gates, counted = state.policy.gates, _counted(state)
         assert state.watch is not None  # there is one in every active phase
         compared = _of_segments(samples, batch.segments, state.rollout.only_segments)
         state.watch.take(compared, gates, counted)
@@ -115,12 +119,40 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
         _decide(state, state.watch, emit)
 
 
-def _of_segments(samples: Samples, names: list[str], only: list[str]) -> Samples:
+def _of_segments(samples: AnySamples, names: list[str], only: list[str]) -> AnySamples:
     """The rows that a stage compares: others are control, but not the same kind of users."""
     if not only:
         return samples
     wanted = np.array([name in only for name in names])
     return samples.where(wanted[samples.rows.segment])
+
+
+def _hear(state: ServiceState, batch: FeedbackBatch, emit: Emitter) -> None:
+    """Take what people said of results: it counts where and when it comes."""
+    rows = batch.rows()
+    fresh = new_rows(rows, batch.source_topic, state.source_offsets)
+    state.feedback += len(fresh)
+    state.repeated += len(rows) - len(fresh)
+    if not len(fresh):
+        return
+    samples = FeedbackSamples(fresh)
+    _current_pane(state).add_feedback(samples, batch.segments)
+    # A result of another revision is no evidence on this one, whenever it is spoken of.
+    present = _of_segments(
+        samples.where(fresh.revision == state.rollout.revision),
+        batch.segments,
+        state.rollout.only_segments,
+    )
+    if state.rollout.phase in rollout.ACTIVE and len(present.rows):
+        assert state.watch is not None  # there is one in every active phase
+        state.watch.take_feedback(present, state.policy.gates, _counted(state))
+        _decide(state, state.watch, emit)
+
+
+def _counted(state: ServiceState) -> list[bool]:
+    """For each gate whether it takes rows now: not while it warms up."""
+    age_ms = state.now_ms - state.stage_since_ms
+    return [age_ms >= gate.warmup_seconds * 1000 for gate in state.policy.gates]
 
 
 def _current_pane(state: ServiceState) -> Pane:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from schemas.log import RowFlag
 from schemas.policy import Gate, Metric, Statistic
+from streams.feedback import FEEDBACK_METRICS, FeedbackSamples
 from streams.metrics import CANDIDATE, CONTROL, gate_samples
 from streams.samples import COUNTS, Samples
 
@@ -43,6 +44,8 @@ class ArmTotals(msgspec.Struct):
     """Shape (len(SUMS),)."""
     histogram: npt.NDArray[np.int64]
     """Processing seconds in logarithmic buckets; shape (420,)."""
+    feedback: npt.NDArray[np.float64]
+    """Rows and sum of each metric of `FEEDBACK_METRICS`; shape (metrics, 2)."""
 
     @classmethod
     def zero(cls) -> ArmTotals:
@@ -51,6 +54,7 @@ class ArmTotals(msgspec.Struct):
             counts=np.zeros(len(COUNTS), np.int64),
             sums=np.zeros(len(SUMS), np.float64),
             histogram=np.zeros(_BUCKETS, np.int64),
+            feedback=np.zeros((len(FEEDBACK_METRICS), 2)),
         )
 
     def add(self, other: ArmTotals) -> None:
@@ -58,6 +62,7 @@ class ArmTotals(msgspec.Struct):
         self.counts += other.counts
         self.sums += other.sums
         self.histogram += other.histogram
+        self.feedback += other.feedback
 
     def add_samples(self, samples: Samples, arm: int) -> None:
         """Count the rows of one segment that are shown with an arm."""
@@ -108,6 +113,15 @@ class Pane(msgspec.Struct, kw_only=True):
             for arm in (CONTROL, CANDIDATE):
                 if here.shown(arm):
                     totals[arm].add_samples(here, arm)
+
+    def add_feedback(self, samples: FeedbackSamples, segments: list[str]) -> None:
+        """Count feedback into the totals of its arm and segment."""
+        column = samples.rows.segment
+        for index in np.flatnonzero(np.bincount(column)).tolist():
+            totals = self.totals.setdefault(segments[index], [ArmTotals.zero(), ArmTotals.zero()])
+            here = samples.where(column == index)
+            for arm in (CONTROL, CANDIDATE):
+                totals[arm].feedback += here.totals(arm)
 
     def add_recent(self, samples: Samples, gates: list[Gate], counted: list[bool]) -> None:
         """Add rows to what the gates that look at the running window are tested on.

@@ -66,6 +66,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """The next source offset to count, by ``topic/partition``."""
     measured: int = 0
     """Rows counted, rejected prompts included."""
+    feedback: int = 0
+    """Rows of feedback counted."""
     repeated: int = 0
     """Rows dropped because they were counted before."""
     undecodable: int = 0

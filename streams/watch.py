@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from schemas.control import GateReport, Verdict
 from schemas.policy import Against, Gate, GateRole, Policy
+from streams.feedback import FeedbackSamples
 from streams.gates.evidence import AnyEvidence, evidence_for, latency_cap
 from streams.gates.judge import STARVED, decide, gate_alpha, judge, missing_verdict
 from streams.gates.kinds import ContrastEvidence, MeanEvidence, RateEvidence
@@ -58,7 +59,26 @@ class Watch(msgspec.Struct, kw_only=True):
             if counted[i]:
                 self.control_rows[i] += control
                 self.candidate_rows[i] += candidate
+                if gate.metric.is_feedback:
+                    continue
                 _count(gate, self.evidence[i], samples)
+                self.enough[i] = self.enough[i] or _has_enough(gate, self.evidence[i])
+
+    def take_feedback(
+        self, samples: FeedbackSamples, gates: list[Gate], counted: list[bool]
+    ) -> None:
+        """Count a batch of feedback, all of it on results of this stage's revision.
+
+        Args:
+            samples: what was said.
+            gates: of the policy.
+            counted: for each gate whether it takes rows now (false while it warms up).
+        """
+        for i, gate in enumerate(gates):
+            if counted[i] and gate.metric.is_feedback:
+                control = samples.values(gate.metric, CONTROL)
+                candidate = samples.values(gate.metric, CANDIDATE)
+                self.evidence[i].update(control, candidate)
                 self.enough[i] = self.enough[i] or _has_enough(gate, self.evidence[i])
 
     def observe(self, gates: list[Gate], recent: npt.NDArray[np.float64], now_ms: int) -> None:
@@ -143,12 +163,12 @@ class Watch(msgspec.Struct, kw_only=True):
         """Whether there are rows enough, and nothing speaks against advancing.
 
         The estimate is on the good side, and no breach is lasting. A gate against a control arm
-        that cannot exist holds: the absolute gates watch on.
+        that cannot exist holds: the absolute gates watch on. An optional one holds without rows.
         """
         if not control_exists and gate.against is Against.CONTROL:
             return True
         if self._missing(i, gate, control_exists=control_exists) is not None:
-            return False
+            return gate.optional
         evidence, timer = self.evidence[i], self.timers[i]
         if evidence.value is None or (timer is not None and timer.since_ms is not None):
             return False
@@ -161,6 +181,8 @@ class Watch(msgspec.Struct, kw_only=True):
         if gate.role is not GateRole.PROMOTION:
             return self.holds(i, gate, control_exists=control_exists)
         if not control_exists and gate.against is Against.CONTROL:
+            return True
+        if gate.optional and self._missing(i, gate, control_exists=control_exists) is not None:
             return True
         verdict = self.verdict(i, gate, control_exists=control_exists, alpha_good=policy.alpha)
         return verdict is Verdict.SUCCESSFUL

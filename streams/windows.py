@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.control import WindowMetrics
 from schemas.policy import Windows
+from streams.feedback import FEEDBACK_METRICS
 from streams.metrics import CANDIDATE, CONTROL
 from streams.panes import COUNTS, SUMS, ArmTotals, Pane, merge_totals, quantile
 
@@ -69,7 +70,8 @@ def window_metrics(
         reported |= {name: arms for name, arms in segments.items() if name != ALL}
     for segment, arms in reported.items():
         for arm, totals in enumerate(arms):
-            if totals.counts.any() or (segment == ALL and arm == CONTROL):
+            some = totals.counts.any() or totals.feedback.any()
+            if some or (segment == ALL and arm == CONTROL):
                 yield msgspec.convert(
                     {
                         "id": f"{service}/{start_ms}-{end_ms}/{ARM_NAMES[arm]}/{segment}"
@@ -100,6 +102,9 @@ def _statistics(totals: ArmTotals) -> dict[str, float | None]:
     for name, value in zip(SUMS, totals.sums, strict=True):
         rows = counts["semantic_prompts" if name in ("coherence", "relevance") else "prompts"]
         found[f"{name}_mean"] = float(value) / rows if rows else None
+    for metric, (rows, value) in zip(FEEDBACK_METRICS, totals.feedback.tolist(), strict=True):
+        found[f"{metric}_samples"] = int(rows)
+        found[f"{metric}_mean"] = value / rows if rows else None
     for percent in (50, 95, 99):
         found[f"processing_seconds_p{percent}"] = quantile(totals.histogram, percent / 100)
     return found

@@ -150,7 +150,8 @@ def missing_verdict(
     """What a gate says for want of rows; None when it has enough. Arguments as for `judge`.
 
     Error is for an arm that has rows in plenty, and too few of them with the metric, and for a
-    control arm without any row beside such a candidate; an arm with few rows is waited for.
+    control arm without any row beside such a candidate; an arm with few rows is waited for. An
+    optional gate is never an error.
     """
     candidates = max(candidate_rows or 0, evidence.samples)
     arms = [(evidence.samples, candidates)]
@@ -161,6 +162,8 @@ def missing_verdict(
     short = [rows for samples, rows in arms if samples < gate.min_samples]
     if not short:
         return None
+    if gate.optional:
+        return Verdict.INCONCLUSIVE
     starved = any(rows >= STARVED * gate.min_samples for rows in short)
     return Verdict.ERROR if starved else Verdict.INCONCLUSIVE
 
@@ -182,6 +185,10 @@ def _missing_reason(
     if against_control:
         seen += f", {evidence.control_samples} of {gate.min_samples} control rows"
         after += f" and {max(control_rows or 0, evidence.control_samples)} of the control arm"
+    if gate.optional:
+        nothing = "no feedback yet" if gate.metric.is_feedback else "no data yet"
+        few = evidence.samples + evidence.control_samples
+        return f"{seen}: nothing waits for it" if few else f"{nothing}: {seen}"
     return f"cannot be judged: {seen}, after {after}" if verdict is Verdict.ERROR else seen
 
 
