@@ -46,10 +46,8 @@ def contradictions(policy: Policy) -> list[tuple[str, str]]:
     for i, gate in enumerate(policy.gates):
         found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
         if gate.metric.is_feedback and not gate.optional and policy.stages[0].percent == 0:
-            found.append(
-                (f"gates[{i}].optional", "must be true: in shadow green serves nobody, so there "
-                 "is no feedback on it")
-            )  # fmt: skip
+            reason = "must be true: in shadow green serves nobody, so nobody can speak of it"
+            found.append((f"gates[{i}].optional", reason))
     return found
 
 
