@@ -18,7 +18,7 @@ from streams.watch import Watch
 
 __all__ = ["Confirmation", "ServiceState", "Worker", "new_state", "restore", "snapshot"]
 
-FORMAT = 3
+FORMAT = 4
 """Raised when an older snapshot cannot be read any more: it is then rebuilt from the log."""
 
 
