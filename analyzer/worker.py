@@ -29,6 +29,7 @@ from analyzer.pipeline import (
 from analyzer.publish import Publisher
 from analyzer.semantic import Model, SemanticEngine
 from analyzer.settings import AnalyzerSettings
+from analyzer.telemetry import Telemetry
 from schemas.log import Heartbeat
 from schemas.prompts import SourcePosition
 from schemas.rollout import RolloutState
@@ -91,6 +92,7 @@ class Worker:
         )
         self._sizer = BatchSizer(settings.max_poll_records, settings.batch_seconds)
         self._analyst = Analyst(settings, self._engine)
+        self.telemetry = Telemetry()
         self._stopping = asyncio.Event()
         self._batch = asyncio.Lock()
         """Held while a batch is polled and admitted; a rebalance waits for it."""
@@ -112,6 +114,11 @@ class Worker:
         self._failures = 0
         """Deliveries that failed in a row."""
         self._next_offsets: dict[TopicPartition, int] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes prompts."""
+        return self._taken_over >= 0
 
     def stop(self) -> None:
         """Finish the batch under way, leave the group, and return from :meth:`run`."""
@@ -178,7 +185,7 @@ class Worker:
 
     async def _close(self) -> None:
         steps = {
-            "send a last heartbeat": lambda: self._publisher.append(self._heartbeat(leaving=True)),
+            "send a last heartbeat": lambda: self._publisher.append(self.heartbeat(leaving=True)),
             "leave the group": self._consumer.stop,
             "stop publishing": self._publisher.stop,
             "stop following the rollout": self._follower.stop,
@@ -223,6 +230,7 @@ class Worker:
             except KafkaError as error:
                 pause_s = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
                 self._failures += 1
+                self.telemetry.failed_deliveries += 1
                 log.warning(
                     "the batch was not delivered and will be read again in %g s: %r",
                     pause_s,
@@ -322,6 +330,7 @@ class Worker:
         await self._publisher.deliver(results, measured, offsets)
         self._next_offsets |= offsets
         self._prompts += len(results)
+        self.telemetry.take((result.event for result in results), measured)
 
     async def _first_delivered(self) -> None:
         """Wait until the oldest poll under way is delivered.
@@ -358,15 +367,17 @@ class Worker:
     async def _heartbeats(self) -> None:
         while True:
             self._beat.clear()
+            self.telemetry.beats += 1
             try:
-                await self._publisher.append(self._heartbeat())
+                await self._publisher.append(self.heartbeat())
             except KafkaError as error:
                 log.warning("no heartbeat could be sent: %r", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.heartbeat_seconds):
                     await self._beat.wait()
 
-    def _heartbeat(self, *, leaving: bool = False) -> Heartbeat:
+    def heartbeat(self, *, leaving: bool = False) -> Heartbeat:
+        """How the worker is now; may be asked for by another thread."""
         process = psutil.Process(os.getpid())
         cpu = process.cpu_times()
         model = self._engine.model

@@ -22,6 +22,7 @@ __all__ = [
     "ENVIRONMENT",
     "Variable",
     "analyzer_settings",
+    "http_address",
     "kafka_settings",
     "monitor_settings",
     "notifier_settings",
@@ -58,6 +59,9 @@ ENVIRONMENT: Mapping[str, Variable] = {
                                   "fastest that is faithful on this CPU"),
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
     "DRIFTGATE_HEARTBEAT_SECONDS": Variable("1", "between two heartbeats of a worker"),
+    "DRIFTGATE_HTTP_HOST": Variable("127.0.0.1", "where /metrics, /healthz and /readyz are served"),
+    "DRIFTGATE_HTTP_PORT": Variable("", "port of /metrics, /healthz and /readyz, one a process; "
+                                    "none without it, 0 takes a free one"),
     "DRIFTGATE_LOG_LEVEL": Variable("INFO", "DEBUG, INFO, WARNING or ERROR"),
     "DRIFTGATE_MAX_POLL_RECORDS": Variable("256", "the most prompts a batch of a worker"),
     "DRIFTGATE_MODEL": Variable("", "model folder or hub name; else an installed package, else "
@@ -161,6 +165,20 @@ def kafka_settings(environ: Mapping[str, str], bootstrap_servers: str | None = N
         prompt_partitions=_read(environ, "DRIFTGATE_PROMPT_PARTITIONS", _positive_int),
         service_partitions=_read(environ, "DRIFTGATE_SERVICE_PARTITIONS", _positive_int),
         replication_factor=_read(environ, "DRIFTGATE_REPLICATION_FACTOR", _positive_int),
+    )
+
+
+def http_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Where a process serves its metrics; None when it does not.
+
+    Raises:
+        SettingsError: the port is none.
+    """
+    if not environ.get("DRIFTGATE_HTTP_PORT", "").strip():
+        return None
+    return (
+        _read(environ, "DRIFTGATE_HTTP_HOST", str),
+        _read(environ, "DRIFTGATE_HTTP_PORT", _not_negative),
     )
 
 

@@ -23,6 +23,7 @@ from streams.kafka_io import KafkaIO
 from streams.outputs import Output, decision_id
 from streams.runner import CLOCK_SKEW_MS, TICK_SECONDS, FoldRunner, Received
 from streams.settings import MonitorSettings
+from streams.telemetry import Telemetry
 
 __all__ = ["create_app"]
 
@@ -92,8 +93,13 @@ class _Handover:
         self._runner.forget(partitions)
 
 
-def create_app(settings: MonitorSettings) -> faust.App:
-    """The monitor as a Faust application; the topics must exist."""
+def create_app(settings: MonitorSettings, telemetry: Telemetry) -> faust.App:
+    """The monitor as a Faust application; the topics must exist.
+
+    Args:
+        settings: built once.
+        telemetry: counts what the monitor does.
+    """
     kafka = settings.kafka
     app = faust.App(
         f"{kafka.topic_prefix}driftgate-monitor",
@@ -117,7 +123,7 @@ def create_app(settings: MonitorSettings) -> faust.App:
            "value_serializer": "raw"}  # fmt: skip
     log_topic = app.topic(kafka.topic(Topic.LOG), internal=False, **raw)
     command_topic = app.topic(kafka.topic(Topic.COMMANDS), internal=False, **raw)
-    runner = FoldRunner(io, KafkaCheckpoints(kafka, io), time.monotonic)
+    runner = FoldRunner(io, KafkaCheckpoints(kafka, io), time.monotonic, telemetry)
     handover = _Handover(runner)
 
     @app.agent(log_topic, name="fold", concurrency=1, supervisor_strategy=CrashingSupervisor)
@@ -137,6 +143,7 @@ def create_app(settings: MonitorSettings) -> faust.App:
 
     @app.timer(TICK_SECONDS)
     async def tick() -> None:
+        telemetry.ticks += 1
         await handover.tick()
 
     def of_log(partitions: set[TP]) -> set[int]:
@@ -146,6 +153,7 @@ def create_app(settings: MonitorSettings) -> faust.App:
     @app.on_partitions_assigned.connect
     async def assigned(_app: faust.App, assigned: set[TP], **_: Any) -> None:
         handover.owned = of_log(assigned)
+        telemetry.assigned = True
 
     @app.on_partitions_revoked.connect
     async def revoked(_app: faust.App, revoked: set[TP], **_: Any) -> None:

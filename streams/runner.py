@@ -22,6 +22,7 @@ from streams.kafka_io import KafkaIO
 from streams.outputs import Output
 from streams.rollout import ACTIVE
 from streams.state import ServiceState, new_state, restore, snapshot
+from streams.telemetry import Telemetry
 
 __all__ = ["CLOCK_SKEW_MS", "TICK_SECONDS", "Checkpoints", "FoldRunner", "Received"]
 
@@ -114,6 +115,7 @@ class FoldRunner:
         io: Kafka.
         checkpoints: where they are kept.
         monotonic: seconds; only says when to checkpoint and tick, never what is decided.
+        telemetry: counts what is said.
     """
 
     def __init__(
@@ -121,12 +123,14 @@ class FoldRunner:
         io: KafkaIO,
         checkpoints: Checkpoints,
         monotonic: Callable[[], float],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._io = io
         self._checkpoints = checkpoints
         self._monotonic = monotonic
         self._partitions: dict[int, _Partition] = {}
         self._wake_at: dict[int, float] = {}
+        self._telemetry = telemetry or Telemetry()
 
     async def take(self, received: Received) -> None:
         """Fold one record of the log and publish what follows from it."""
@@ -161,8 +165,10 @@ class FoldRunner:
     def forget(self, partitions: set[int]) -> None:
         """Drop partitions that another monitor owns now; their state is in the checkpoint."""
         for number in partitions:
-            self._partitions.pop(number, None)
+            partition = self._partitions.pop(number, None)
             self._wake_at.pop(number, None)
+            if partition is not None:
+                self._telemetry.forget(partition.services)
 
     async def tick(self, owned: Iterable[int]) -> None:
         """Write a tick into each log that has been idle, so that its time goes on.
@@ -203,6 +209,7 @@ class FoldRunner:
         if key:
             partition.heard_at[key.decode("utf-8", "replace")] = self._monotonic()
         await self._io.publish(outputs, entry.partition)
+        self._telemetry.take(outputs)
         for output in outputs:
             if output.topic in (Topic.CONTROL, Topic.ALERTS):
                 log.info("%s", _sentence(output))

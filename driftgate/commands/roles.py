@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from aiokafka.errors import KafkaError
@@ -21,10 +21,18 @@ from analyzer.worker import Worker
 from driftgate.commands.options import Bootstrap, PolicyFile, Service
 from driftgate.errors import DriftgateError, Exit
 from driftgate.logs import configure_logging
-from driftgate.settings import analyzer_settings, kafka_settings, monitor_settings
+from driftgate.settings import (
+    analyzer_settings,
+    http_address,
+    kafka_settings,
+    monitor_settings,
+)
 from driftgate.topics import ensure_topics
 from driftgate.waiting import wait_for_broker
 from schemas.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from streams.telemetry import Telemetry
 
 __all__ = ["analyzer", "monitor"]
 
@@ -64,10 +72,25 @@ def analyzer(
 
 async def _work(settings: AnalyzerSettings) -> None:
     worker = Worker(settings, lambda: load_model(settings))
+    _serve_analyzer(worker)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, worker.stop)
     await worker.run()
+
+
+def _serve_analyzer(worker: Worker) -> None:
+    address = http_address(os.environ)
+    if address is None:
+        return
+    from driftgate.prometheus import AnalyzerCollector, Probes, Progress, serve
+
+    seen = worker.telemetry
+    probes = Probes(
+        alive=Progress(lambda: seen.beats, "heartbeat"),
+        ready=lambda: None if worker.ready else "it has no partitions yet",
+    )
+    serve("analyzer", address, probes, AnalyzerCollector(seen, worker.heartbeat))
 
 
 def monitor(
@@ -82,6 +105,7 @@ def monitor(
     import faust
 
     from streams.app import create_app
+    from streams.telemetry import Telemetry
 
     configure_logging(os.environ)
     with tempfile.TemporaryDirectory(prefix="driftgate-monitor-") as data_dir:
@@ -94,8 +118,10 @@ def monitor(
         )
         _prepare(settings.kafka)
         started = time.monotonic()
+        telemetry = Telemetry()
+        _serve_monitor(telemetry)
         worker = faust.Worker(
-            create_app(settings),
+            create_app(settings, telemetry),
             loglevel=None,
             override_logging=False,
             redirect_stdouts=False,
@@ -107,6 +133,19 @@ def monitor(
         code = _run_to_end(worker)
     if code:
         _start_again(code, steady=time.monotonic() - started > STEADY_SECONDS)
+
+
+def _serve_monitor(telemetry: Telemetry) -> None:
+    address = http_address(os.environ)
+    if address is None:
+        return
+    from driftgate.prometheus import MonitorCollector, Probes, Progress, serve
+
+    probes = Probes(
+        alive=Progress(lambda: telemetry.ticks, "turn of its timer"),
+        ready=lambda: None if telemetry.assigned else "it has not joined its group yet",
+    )
+    serve("monitor", address, probes, MonitorCollector(telemetry))
 
 
 def _run_to_end(worker: Any) -> int:
