@@ -62,6 +62,8 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_HTTP_HOST": Variable("127.0.0.1", "where /metrics, /healthz and /readyz are served"),
     "DRIFTGATE_HTTP_PORT": Variable("", "port of /metrics, /healthz and /readyz, one a process; "
                                     "none without it, 0 takes a free one"),
+    "DRIFTGATE_LOG_FORMAT": Variable("text", "or json: one object a line, with the service and "
+                                     "the rollout that it is about"),
     "DRIFTGATE_LOG_LEVEL": Variable("INFO", "DEBUG, INFO, WARNING or ERROR"),
     "DRIFTGATE_MAX_POLL_RECORDS": Variable("256", "the most prompts a batch of a worker"),
     "DRIFTGATE_MODEL": Variable("", "model folder or hub name; else an installed package, else "

@@ -212,7 +212,7 @@ class FoldRunner:
         self._telemetry.take(outputs)
         for output in outputs:
             if output.topic in (Topic.CONTROL, Topic.ALERTS):
-                log.info("%s", _sentence(output))
+                log.info("%s", _sentence(output), extra=_about(output))
 
     async def _checkpoint(self, number: int, partition: _Partition) -> None:
         values = {
@@ -342,6 +342,17 @@ def _entry(record: _KafkaRecord) -> LogEntry:
 
 def _service_key(service: str) -> bytes:
     return f"service/{service}".encode()
+
+
+def _about(output: Output) -> dict[str, object]:
+    """What ties a log line to the events: the names are those of the CloudEvents headers."""
+    cause = f"{Topic.LOG}/{output.cause.partition}/{output.cause.offset}"
+    return {
+        "service": output.event.service,
+        "event_id": output.id,
+        "correlationid": output.rollout_id,
+        "causationid": cause,
+    }
 
 
 def _sentence(output: Output) -> str:
