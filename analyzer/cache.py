@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
+from schemas.log import SharedCache
+
 __all__ = ["ENTRY_OVERHEAD_BYTES", "EmbeddingCache", "cache_key", "normalise"]
 
 Vector = npt.NDArray[np.float32]
@@ -67,6 +69,11 @@ class EmbeddingCache:
     def evictions(self) -> int:
         """Entries given up so far to make room."""
         return self._added - len(self._entries)
+
+    @property
+    def shared(self) -> SharedCache:
+        """The level behind this one, which other workers share; here there is none."""
+        return SharedCache()
 
     def get(self, texts: Sequence[str]) -> list[Vector | None]:
         """The vector of each text, read-only; None where it is not known."""

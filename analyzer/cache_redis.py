@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from enum import StrEnum
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.cache import EmbeddingCache, cache_key
+from schemas.log import SharedCache, SharedCacheState
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,7 +34,6 @@ __all__ = [
     "REST_SECONDS",
     "TTL_SECONDS",
     "SharedEmbeddingCache",
-    "SharedState",
 ]
 
 log = logging.getLogger("driftgate.analyzer")
@@ -56,15 +55,6 @@ time above, and a large poll would look like an outage."""
 
 _UNIT_TOLERANCE = 1e-2
 """Of a squared norm, the same as for what an encoder returns."""
-
-
-class SharedState(StrEnum):
-    """What is to be had of Redis."""
-
-    READY = "ready"
-    READ_ONLY = "read_only"
-    """It answers, and refuses to store: it is full, a replica, or the user may not write."""
-    AWAY = "away"
 
 
 class SharedEmbeddingCache(EmbeddingCache):
@@ -123,11 +113,21 @@ class SharedEmbeddingCache(EmbeddingCache):
         """Calls that failed, and values that were no vector of this model."""
 
     @property
-    def shared_state(self) -> SharedState:
+    def shared_state(self) -> SharedCacheState:
         """What was last seen of Redis; at first, the best is assumed."""
         if self._away.is_on:
-            return SharedState.AWAY
-        return SharedState.READ_ONLY if self._refusing.is_on else SharedState.READY
+            return SharedCacheState.AWAY
+        return SharedCacheState.READ_ONLY if self._refusing.is_on else SharedCacheState.READY
+
+    @property
+    def shared(self) -> SharedCache:
+        """What a heartbeat says of Redis."""
+        return SharedCache(
+            state=self.shared_state,
+            hits=self.shared_hits,
+            misses=self.shared_misses,
+            errors=self.shared_errors,
+        )
 
     def get(self, texts: Sequence[str]) -> list[Vector | None]:
         """The vector of each text, read-only; None where it is in neither level."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.log import MeasurementBatch, RowFlag
-from schemas.prompts import PromptEnriched, PromptRejected
+from schemas.prompts import Arm, PromptEnriched, PromptRejected
 
 __all__ = ["DELTAS", "SECONDS", "UNITS", "Histogram", "Telemetry"]
 
@@ -62,8 +62,8 @@ class Telemetry:
         """By reason (M64)."""
         self.paths: Counter[str] = Counter()
         """How results came about (M28)."""
-        self.cache: Counter[str] = Counter()
-        """Look-ups of vectors: hit or miss (M18)."""
+        self.cache: dict[Arm, Counter[str]] = {arm: Counter() for arm in Arm}
+        """Look-ups of prompts' own vectors, by arm: hit or miss (M18)."""
         self.failed_deliveries = 0
         self.beats = 0
         """Heartbeats sent or tried: a loop that stands still sends none."""
@@ -104,9 +104,11 @@ class Telemetry:
         self.scores["relevance"].add(semantic.relevance)
         self.scores["coherence"].add(semantic.coherence)
         self.blend_delta.add(semantic.score.astype(np.float64) - semantic.rules_score)
-        hits = int(np.count_nonzero(semantic.has(RowFlag.CACHE_HIT)))
-        self.cache["hit"] += hits
-        self.cache["miss"] += int(np.count_nonzero(semantic.has(RowFlag.CACHE_LOOKUP))) - hits
+        looked_up = semantic.where(semantic.has(RowFlag.CACHE_LOOKUP))
+        hit, candidate = looked_up.has(RowFlag.CACHE_HIT), looked_up.has(RowFlag.CANDIDATE)
+        for arm, own in ((Arm.CONTROL, ~candidate), (Arm.CANDIDATE, candidate)):
+            self.cache[arm]["hit"] += int(np.count_nonzero(own & hit))
+            self.cache[arm]["miss"] += int(np.count_nonzero(own & ~hit))
 
     def _time(self, enriched: Sequence[PromptEnriched]) -> None:
         timings = [e.timings for e in enriched]

@@ -30,8 +30,8 @@ from analyzer.publish import Publisher
 from analyzer.semantic import Model, SemanticEngine
 from analyzer.settings import AnalyzerSettings
 from analyzer.telemetry import Telemetry
-from schemas.log import Heartbeat
-from schemas.prompts import SourcePosition
+from schemas.log import CacheLookups, Heartbeat, SharedCache
+from schemas.prompts import Arm, SourcePosition
 from schemas.rollout import RolloutState
 from schemas.topics import Topic
 from schemas.version import VERSION
@@ -381,6 +381,10 @@ class Worker:
         process = psutil.Process(os.getpid())
         cpu = process.cpu_times()
         model = self._engine.model
+        lookups = {
+            arm: CacheLookups(hits=counts["hit"], misses=counts["miss"])
+            for arm, counts in self.telemetry.cache.items()
+        }
         return Heartbeat(
             service=self._settings.service,
             worker_id=self._settings.worker_id,
@@ -396,6 +400,10 @@ class Worker:
             cache_entries=len(model.cache) if model else 0,
             cache_hits=model.cache.hits if model else 0,
             cache_misses=model.cache.misses if model else 0,
+            cache_evictions=model.cache.evictions if model else 0,
+            cache_control=lookups[Arm.CONTROL],
+            cache_candidate=lookups[Arm.CANDIDATE],
+            shared_cache=model.cache.shared if model else SharedCache(),
             prompts=self._prompts,
             leaving=leaving,
         )

@@ -21,6 +21,7 @@ from schemas.rollout import BUCKETS, NO_BUCKET
 
 __all__ = [
     "COLUMNS",
+    "CacheLookups",
     "Command",
     "CommandRecord",
     "Heartbeat",
@@ -30,6 +31,8 @@ __all__ = [
     "OperatorCommand",
     "RowFlag",
     "Rows",
+    "SharedCache",
+    "SharedCacheState",
     "Tick",
     "decode_log_record",
     "encode_log_record",
@@ -216,6 +219,33 @@ class ModelState(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+class SharedCacheState(StrEnum):
+    """What a worker says of the cache that it shares with others."""
+
+    OFF = "off"
+    """None is configured, or the model is not loaded yet."""
+    READY = "ready"
+    READ_ONLY = "read_only"
+    """It answers, and refuses to store: it is full, a replica, or the user may not write."""
+    AWAY = "away"
+
+
+class CacheLookups(msgspec.Struct, frozen=True, kw_only=True):
+    """Of prompts' own vectors, in one arm; in shadow, of the candidate's (M18)."""
+
+    hits: Annotated[int, Meta(ge=0)] = 0
+    misses: Annotated[int, Meta(ge=0)] = 0
+
+
+class SharedCache(msgspec.Struct, frozen=True, kw_only=True):
+    """The level of the cache that workers share."""
+
+    state: SharedCacheState = SharedCacheState.OFF
+    hits: Annotated[int, Meta(ge=0, description="Texts found in it.")] = 0
+    misses: Annotated[int, Meta(ge=0, description="Texts that it was asked for in vain.")] = 0
+    errors: Annotated[int, Meta(ge=0, description="Calls that failed, and values of no use.")] = 0
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="heartbeat"):
     """A worker's sign of life: also its acknowledgement of a rollout revision (M22, M23, M60)."""
 
@@ -233,8 +263,12 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     cpu_seconds: Annotated[float, Meta(ge=0.0)]
     lag_messages: Annotated[int, Meta(ge=0)]
     cache_entries: Annotated[int, Meta(ge=0)]
-    cache_hits: Annotated[int, Meta(ge=0)]
+    cache_hits: Annotated[int, Meta(ge=0, description="Texts, in any level and for any use.")]
     cache_misses: Annotated[int, Meta(ge=0)]
+    cache_evictions: Annotated[int, Meta(ge=0, description="Given up to make room.")] = 0
+    cache_control: CacheLookups = CacheLookups()
+    cache_candidate: CacheLookups = CacheLookups()
+    shared_cache: SharedCache = SharedCache()
     prompts: Annotated[int, Meta(ge=0, description="Handled since the start of the worker.")]
     leaving: Annotated[bool, Meta(description="The last one: an orderly stop.")] = False
 

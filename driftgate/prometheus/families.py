@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from analyzer.telemetry import Histogram
 from analyzer.telemetry import Telemetry as AnalyzerTelemetry
 from schemas.control import Verdict
-from schemas.log import Heartbeat, ModelState
+from schemas.log import Heartbeat, ModelState, SharedCacheState
 from schemas.rollout import Phase
 from streams.telemetry import Telemetry as MonitorTelemetry
 
@@ -65,7 +65,24 @@ class AnalyzerCollector(Collector):
         yield _counts("driftgate_fallback", "Semantic analyses replaced by rules.", "reason",
                       seen.fallbacks)  # fmt: skip
         yield _counts("driftgate_path", "How results came about.", "path", seen.paths)
-        yield _counts("driftgate_cache_requests", "Look-ups of vectors.", "result", seen.cache)
+        requests = CounterMetricFamily(
+            "driftgate_cache_requests", "Look-ups of prompts' vectors.", labels=["arm", "result"]
+        )
+        for arm, counts in seen.cache.items():
+            for result in ("hit", "miss"):
+                requests.add_metric([arm, result], counts[result])
+        yield requests
+        yield CounterMetricFamily(
+            "driftgate_cache_evictions", "Vectors given up for room.", value=beat.cache_evictions
+        )
+        shared = beat.shared_cache
+        yield _counts("driftgate_shared_cache_requests", "Texts that Redis was asked for.",
+                      "result", {"hit": shared.hits, "miss": shared.misses})  # fmt: skip
+        yield CounterMetricFamily(
+            "driftgate_shared_cache_errors", "Calls of Redis that failed.", value=shared.errors
+        )
+        yield _gauge("driftgate_shared_cache_away", "1 when the one configured does not answer.",
+                     shared.state is SharedCacheState.AWAY)  # fmt: skip
         yield CounterMetricFamily(
             "driftgate_delivery_failures",
             "Batches that were not delivered, and read again.",

@@ -15,7 +15,7 @@ from analyzer import semantic
 from analyzer.encoder import HashingEncoder, Vectors
 from analyzer.errors import EncoderError, ModelError
 from analyzer.semantic import Model
-from schemas.log import ModelState, RowFlag
+from schemas.log import CacheLookups, ModelState, RowFlag, SharedCache, SharedCacheState
 from schemas.prompts import FallbackReason, PromptEnriched
 from schemas.prompts import Path as Taken
 from schemas.settings import KafkaSettings
@@ -264,3 +264,7 @@ async def test_cached_texts_are_not_computed_again(kafka: KafkaSettings) -> None
     assert hits == [False, True]
     last = (await heartbeats(kafka))[-1]
     assert (last.cache_hits > 0, last.cache_misses > 0, last.cache_entries > 0) == (True,) * 3
+    # By arm: everybody is a candidate here (M18).
+    assert last.cache_candidate == CacheLookups(hits=1, misses=1)
+    assert last.cache_control == CacheLookups()
+    assert last.shared_cache == SharedCache(state=SharedCacheState.OFF)

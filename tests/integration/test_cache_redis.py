@@ -22,13 +22,14 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from analyzer.cache import cache_key
-from analyzer.cache_redis import KEY_PREFIX, SharedEmbeddingCache, SharedState
+from analyzer.cache_redis import KEY_PREFIX, SharedEmbeddingCache
 from analyzer.cache_redis_url import connect
 from analyzer.encoder import Encoder, HashingEncoder, Vectors
 from analyzer.faults import FaultFile
 from analyzer.features import SemanticFeatures
 from analyzer.semantic import Model, SemanticEngine
 from driftgate.errors import Exit
+from schemas.log import SharedCacheState
 from schemas.prompts import PromptSubmitted
 from schemas.settings import KafkaSettings
 from tests.support.processes import ROOT, SOON_S, Driftgate, environment, eventually
@@ -197,11 +198,11 @@ def test_a_killed_server_is_done_without_until_it_is_back(
         assert found(cache, TEXTS[:20]) == 10
         cache.put(TEXTS[20:30], VECTORS[20:30])
         assert found(cache, TEXTS[20:30]) == 10
-    assert cache.shared_state is SharedState.AWAY
+    assert cache.shared_state is SharedCacheState.AWAY
     assert cache.shared_errors >= 3
     server.start()
     cache.put(TEXTS[30:], VECTORS[30:])
-    assert cache.shared_state is SharedState.READY
+    assert cache.shared_state is SharedCacheState.READY
     assert found(cache_at(server.url), TEXTS) == 20, "it began empty, and got what was put since"
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
@@ -258,7 +259,7 @@ def test_a_server_that_does_not_answer_as_one(answer: bytes) -> None:
             assert found(cache, TEXTS[5:]) == 0
             cache.put(TEXTS[:5], VECTORS[:5])
             assert found(cache, TEXTS[:5]) == 5
-        assert (cache.shared_errors, cache.shared_state) == (1, SharedState.AWAY)
+        assert (cache.shared_errors, cache.shared_state) == (1, SharedCacheState.AWAY)
         assert time.monotonic() - started < BOUND_S
         stop.set()
         listening.close()
@@ -272,7 +273,7 @@ def test_an_unknown_host_costs_a_bounded_time() -> None:
     for _ in range(20):
         assert found(cache, TEXTS) == 0
     assert time.monotonic() - started < BOUND_S
-    assert (cache.shared_errors, cache.shared_state) == (1, SharedState.AWAY)
+    assert (cache.shared_errors, cache.shared_state) == (1, SharedCacheState.AWAY)
 
 
 def test_a_wrong_address_stops_a_worker_at_start(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from analyzer.cache_redis import (
     MOST_TEXTS,
     TTL_SECONDS,
     SharedEmbeddingCache,
-    SharedState,
 )
 from analyzer.encoder import HashingEncoder
 from analyzer.loading import _cache
 from analyzer.settings import AnalyzerSettings
+from schemas.log import SharedCacheState
 from schemas.settings import KafkaSettings
 
 ENCODER = HashingEncoder()
@@ -203,7 +203,7 @@ def test_a_value_that_is_no_vector_is_ignored_and_replaced(
         assert one is None
         assert two is not None
     assert (cache.shared_hits, cache.shared_misses, cache.shared_errors) == (1, 2, 2)
-    assert cache.shared_state is SharedState.READY
+    assert cache.shared_state is SharedCacheState.READY
     assert len(caplog.records) == 1
     cache.put(["one"], [GOOD])
     assert client.get(redis_key("one")) == GOOD.tobytes()
@@ -223,7 +223,7 @@ def test_an_absent_redis_is_left_alone_and_found_again(caplog: pytest.LogCapture
         cache.put(["three"], ENCODER.encode(["three"]))
         assert known(cache, "three")
     assert (client.asked, cache.shared_errors) == ([1], 1)
-    assert cache.shared_state is SharedState.AWAY
+    assert cache.shared_state is SharedCacheState.AWAY
     clock.now_s += 5.0
     cache.get(["five"])
     assert (client.asked, cache.shared_errors) == ([1, 1], 2)
@@ -233,7 +233,7 @@ def test_an_absent_redis_is_left_alone_and_found_again(caplog: pytest.LogCapture
     clock.now_s += 5.0
     cache.get(["six"])
     cache.put(["six"], ENCODER.encode(["six"]))
-    assert cache.shared_state is SharedState.READY
+    assert cache.shared_state is SharedCacheState.READY
     assert known(shared(Client(server=server)), "six")
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert caplog.messages[0].startswith("the shared cache does not answer")
@@ -256,7 +256,7 @@ def test_a_redis_that_refuses_to_store_is_still_read(caplog: pytest.LogCaptureFi
     cache = shared(client, clock=clock)
     for _ in range(3):
         cache.put(["new"], ENCODER.encode(["new"]))
-    assert cache.shared_state is SharedState.READ_ONLY
+    assert cache.shared_state is SharedCacheState.READ_ONLY
     assert known(cache, "known")
     clock.now_s += 5.0
     cache.put(["new"], ENCODER.encode(["new"]))
@@ -264,7 +264,7 @@ def test_a_redis_that_refuses_to_store_is_still_read(caplog: pytest.LogCaptureFi
     client.before_writing = lambda: None
     clock.now_s += 5.0
     cache.put(["new"], ENCODER.encode(["new"]))
-    assert cache.shared_state is SharedState.READY
+    assert cache.shared_state is SharedCacheState.READY
     assert len(caplog.records) == 2
     assert "refuses to store" in caplog.messages[0]
 
@@ -275,7 +275,7 @@ def test_a_refusal_is_said_without_the_value(caplog: pytest.LogCaptureFixture) -
         0, "f", ENCODER.dimension, Client(), ttl_seconds=0, answer_seconds=PATIENT_S
     )
     cache.put(["one", "two"], ENCODER.encode(["one", "two"]))
-    assert cache.shared_state is SharedState.READ_ONLY
+    assert cache.shared_state is SharedCacheState.READ_ONLY
     assert "ResponseError: invalid expire time" in caplog.messages[0]
     assert KEY_PREFIX.decode() not in caplog.messages[0]
 
@@ -292,13 +292,13 @@ def test_a_call_that_hangs_is_not_waited_for(caplog: pytest.LogCaptureFixture) -
         assert missing(cache, "one")
         assert (cache.shared_errors, client.asked) == (attempt, [1])
         clock.now_s += 5.0
-    assert cache.shared_state is SharedState.AWAY
+    assert cache.shared_state is SharedCacheState.AWAY
     let_go.set()
     # The lane makes one call at a time, so this one comes after the one that hung.
     cache._lane.call(lambda: None, PATIENT_S)
     cache._answer_s = PATIENT_S
     cache.put(["one"], [GOOD])
-    assert cache.shared_state is SharedState.READY
+    assert cache.shared_state is SharedCacheState.READY
     assert client.get(redis_key("one")) == GOOD.tobytes()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "TimeoutError: no answer within 10 ms" in caplog.messages[0]
@@ -312,7 +312,7 @@ def test_what_is_stored_late_is_what_was_put() -> None:
     cache = shared(client, answer_seconds=0.01)
     vectors = ENCODER.encode(["one"])
     cache.put(["one"], vectors)
-    assert cache.shared_state is SharedState.AWAY
+    assert cache.shared_state is SharedCacheState.AWAY
     vectors[:] = 0
     let_go.set()
     # The lane makes one call at a time, so this one comes after it.

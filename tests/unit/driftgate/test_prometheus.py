@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from driftgate.prometheus import (
     Progress,
     serve,
 )
-from schemas.log import RowFlag
+from schemas.log import RowFlag, SharedCache, SharedCacheState
 from streams.telemetry import Telemetry as MonitorTelemetry
 from tests.support.folding import Story, gate, heartbeat, measurement, policy, rows_of
 
@@ -68,18 +69,28 @@ def test_what_is_no_number_spoils_no_histogram() -> None:
 def test_an_analyzer_shows_what_it_delivered() -> None:
     """Names, labels and numbers are those of the batch."""
     seen = AnalyzerTelemetry()
-    flags = np.array([RowFlag.SEMANTIC | RowFlag.CACHE_LOOKUP | RowFlag.CACHE_HIT,
-                      RowFlag.SEMANTIC | RowFlag.CACHE_LOOKUP, RowFlag.REJECTED])  # fmt: skip
+    looked_up = RowFlag.SEMANTIC | RowFlag.CACHE_LOOKUP
+    flags = np.array([RowFlag.CANDIDATE | looked_up | RowFlag.CACHE_HIT, looked_up,
+                      RowFlag.REJECTED])  # fmt: skip
     columns = rows_of(range(3), flags=flags, relevance=0.85, score=0.7, rules_score=0.5)
     seen.take([], measurement(columns))
-    port = serve("analyzer", LOCAL, Probes(), AnalyzerCollector(seen, heartbeat))
+    shared = SharedCache(state=SharedCacheState.AWAY, hits=5, misses=6, errors=7)
+    beat = msgspec.structs.replace(heartbeat(), cache_evictions=4, shared_cache=shared)
+    port = serve("analyzer", LOCAL, Probes(), AnalyzerCollector(seen, lambda: beat))
     status, text = get(port, "/metrics")
     found = samples(text)
     assert status == 200
     assert found["driftgate_events_total{outcome=accepted}"] == 2
     assert found["driftgate_events_total{outcome=rejected}"] == 1
-    assert found["driftgate_cache_requests_total{result=hit}"] == 1
-    assert found["driftgate_cache_requests_total{result=miss}"] == 1
+    assert found["driftgate_cache_requests_total{arm=candidate,result=hit}"] == 1
+    assert found["driftgate_cache_requests_total{arm=candidate,result=miss}"] == 0
+    assert found["driftgate_cache_requests_total{arm=control,result=hit}"] == 0
+    assert found["driftgate_cache_requests_total{arm=control,result=miss}"] == 1
+    assert found["driftgate_cache_evictions_total{}"] == 4
+    assert found["driftgate_shared_cache_requests_total{result=hit}"] == 5
+    assert found["driftgate_shared_cache_requests_total{result=miss}"] == 6
+    assert found["driftgate_shared_cache_errors_total{}"] == 7
+    assert found["driftgate_shared_cache_away{}"] == 1
     assert found["driftgate_relevance_score_bucket{le=0.8}"] == 0
     assert found["driftgate_relevance_score_bucket{le=0.9}"] == 2
     assert found["driftgate_blend_delta_bucket{le=+Inf}"] == 2
