@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from schemas.drift import DriftArm, DriftDetector, DriftDirection, DriftFeature, DriftReading
 from schemas.policy import GateRole
 from schemas.rollout import Mode, Phase
 
@@ -23,6 +24,8 @@ __all__ = [
     "CommandRejected",
     "ControlEvent",
     "Decision",
+    "DriftCleared",
+    "DriftDetected",
     "GateBreached",
     "GateRecovered",
     "GateReport",
@@ -165,6 +168,28 @@ class RollbackConfirmed(
     confirmed_ms: Annotated[int, Meta(ge=0, description="Log time since the rollback.")]
 
 
+class _Drift(Decision, frozen=True, kw_only=True):
+    feature: DriftFeature
+    detector: Annotated[DriftDetector, Meta(description="That raised the alarm.")]
+    arm: Annotated[DriftArm, Meta(description="Whose rows are watched.")]
+    statistic: float
+    threshold: Annotated[float, Meta(description="Drift is above, quiet is below.")]
+    direction: DriftDirection
+    first_offset: Annotated[int, Meta(ge=0, description="Of the log: where the evidence begins.")]
+    last_offset: Annotated[int, Meta(ge=0, description="Of the log: where it ends.")]
+    reference: Annotated[
+        str | None, Meta(description="Id of the reference; null: the first rows of the service.")
+    ]
+
+
+class DriftDetected(_Drift, frozen=True, kw_only=True, tag_field="type", tag="drift.detected"):
+    """A feature has moved away from its reference; said once an episode (M41, M56, M57)."""
+
+
+class DriftCleared(_Drift, frozen=True, kw_only=True, tag_field="type", tag="drift.cleared"):
+    """A feature is as in its reference again: the episode that began at first_offset is over."""
+
+
 class CommandRejected(
     Decision, frozen=True, kw_only=True, tag_field="type", tag="command.rejected"
 ):
@@ -181,6 +206,8 @@ ControlEvent = (
     | RolloutPromoted
     | RolloutRolledBack
     | RollbackConfirmed
+    | DriftDetected
+    | DriftCleared
     | CommandRejected
 )
 
@@ -245,6 +272,9 @@ class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
     live_workers: list[str]
     gates: list[GateReport]
     phase: Phase = Phase.IDLE
+    drift: Annotated[
+        list[DriftReading], Meta(description="Every detector that has something to watch.")
+    ] = []
 
 
 class AlertStatus(StrEnum):

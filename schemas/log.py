@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from schemas.drift import FourierSum
 from schemas.errors import DecodeError
 from schemas.feedback_batch import FeedbackBatch
 from schemas.policy import Policy
@@ -132,6 +133,10 @@ class MeasurementBatch(
     centroid_distance: bytes
     prompt_chars: bytes
     bucket: bytes
+    control_embeddings: Annotated[
+        FourierSum | None, Meta(description="Of the semantic rows of the control arm.")
+    ] = None
+    candidate_embeddings: FourierSum | None = None
 
     def rows(self) -> Rows:
         """The columns as arrays.

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from schemas.drift import DriftRules
 from schemas.errors import PolicyError
 from schemas.rollout import Deployment, Mode, Segment
 from schemas.strict_yaml import load_yaml
@@ -283,6 +284,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(ge=0.0, lt=100.0, description="Users kept on blue in the last stage, as a control."),
     ] = 0.0
     freezes: list[Freeze] = []
+    drift: DriftRules = DriftRules()
     rollback_window_seconds: Annotated[
         float,
         Meta(ge=0.0, le=YEAR_S, description="Abort after a promotion is possible for so long."),

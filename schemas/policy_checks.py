@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from schemas.drift import DriftRules
 from schemas.policy import Against, Gate, GateRole, Metric, Policy, Stage, Statistic
 from schemas.rollout import DeploymentKind, Mode
 
@@ -35,6 +36,7 @@ def contradictions(policy: Policy) -> list[tuple[str, str]]:
     found += _value_contradictions(policy)
     found += _stage_contradictions(policy)
     found += _mode_contradictions(policy)
+    found += _drift_contradictions(policy.drift)
     for i, freeze in enumerate(policy.freezes):
         try:
             begins, ends = freeze.span_ms
@@ -48,6 +50,31 @@ def contradictions(policy: Policy) -> list[tuple[str, str]]:
         if gate.metric.is_feedback and not gate.optional and policy.stages[0].percent == 0:
             reason = "must be true: in shadow green serves nobody, so nobody can speak of it"
             found.append((f"gates[{i}].optional", reason))
+    return found
+
+
+def _drift_contradictions(rules: DriftRules) -> list[tuple[str, str]]:
+    found = [
+        ("drift.features", f"{name} is named twice")
+        for name in sorted(set(rules.features))
+        if rules.features.count(name) > 1
+    ]
+    reference = rules.reference
+    if reference is None:
+        return found
+    names = [each.feature for each in reference.features]
+    if len(set(names)) != len(names):
+        found.append(("drift.reference.features", "a feature comes twice"))
+    means = len(reference.fourier.mean)
+    if means != 4 * reference.fourier.count:
+        found.append(
+            (
+                "drift.reference.fourier.mean",
+                f"{means} bytes are not {reference.fourier.count} float32 numbers",
+            )
+        )
+    elif not all(math.isfinite(mean) for mean in reference.fourier.means().tolist()):
+        found.append(("drift.reference.fourier.mean", "a number must be finite"))
     return found
 
 

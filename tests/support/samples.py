@@ -12,7 +12,7 @@ __all__ = ["sample"]
 
 T = TypeVar("T")
 
-_TEXTS = ("a", "control", "<= 0.5")
+_TEXTS = ("a", "control", "<= 0.5", "0123456789abcdef")
 
 
 def sample(event_type: type[T]) -> T:
