@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.drift import DriftFeature, DriftReference
 from schemas.errors import PolicyError
 from schemas.policy import (
     Against,
@@ -24,6 +25,7 @@ from schemas.policy import (
     load_policy,
     parse_policy,
 )
+from tests.support.samples import sample
 
 DEFAULT = Path(__file__).parents[3] / "schemas" / "policy.default.yaml"
 TEXT = DEFAULT.read_text(encoding="utf-8")
@@ -457,6 +459,8 @@ OTHER = {
     "statistic": {"mean": "p50", "rate": "p50", "p95": "p99"},
     "force": {"control": "candidate"},
     "mode": {"rollout": "experiment"},
+    "arm": {"all": "control"},
+    "reference": {None: msgspec.to_builtins(sample(DriftReference))},
 }
 
 
@@ -464,6 +468,8 @@ def other(value: Any, key: Any) -> Any:
     """Another value that the type allows."""
     if key in OTHER:
         return OTHER[key][value]
+    if isinstance(key, int) and value in set(DriftFeature):
+        return "error" if value != "error" else "latency"
     if key == "metric":
         return "score" if value != "score" else "error"
     if isinstance(value, bool):
