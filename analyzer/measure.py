@@ -126,5 +126,7 @@ def measurement_batch(
         rollout_id=state.rollout_id,
         source_topic=source_topic,
         segments=segments,
+        control_embeddings=None,
+        candidate_embeddings=None,
         **columns,
     )
