@@ -73,13 +73,14 @@ class _Detector(Protocol):
 def simulated_policy() -> Policy:
     """The default policy without the floor of a latency that differs in kind between the arms.
 
-    And without the gates on feedback, which nobody gives here.
+    And without the gates on feedback, which nobody gives here, and on analyzers, in which there is
+    no chance.
     """
     policy = default_policy()
     gates = [
         msgspec.structs.replace(gate, floor=0.0)
         for gate in policy.gates
-        if not gate.metric.is_feedback
+        if gate.metric.is_of_prompts
     ]
     return msgspec.structs.replace(policy, gates=gates)
 

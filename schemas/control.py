@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from schemas.drift import DriftArm, DriftDetector, DriftDirection, DriftFeature, DriftReading
 from schemas.policy import GateRole
+from schemas.preflight import PreflightResult
 from schemas.rollout import Mode, Phase
 
 __all__ = [
@@ -121,6 +122,9 @@ class RolloutStarted(Decision, frozen=True, kw_only=True, tag_field="type", tag=
     blue: str
     green: str
     mode: Mode = Mode.ROLLOUT
+    preflight: Annotated[
+        list[PreflightResult], Meta(description="What was looked at before; see `rollout start`.")
+    ] = []
 
 
 class RolloutAdvanced(
@@ -272,6 +276,12 @@ class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
     live_workers: list[str]
     gates: list[GateReport]
     phase: Phase = Phase.IDLE
+    fenced_workers: Annotated[
+        list[str], Meta(description="Live, but too far behind: their measurements do not count.")
+    ] = []
+    refused: Annotated[
+        int, Meta(ge=0, description="Records of the log that could not be used, ever.")
+    ] = 0
     drift: Annotated[
         list[DriftReading], Meta(description="Every detector that has something to watch.")
     ] = []
@@ -300,7 +310,7 @@ class AlertEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     key: Annotated[str, Meta(description="`rule/service[/subject]`: the same in every status.")]
-    rule: Annotated[str, Meta(description="What raised it, for example `gate-breached`.")]
+    rule: Annotated[str, Meta(description="What raised it, see `alerts` in the policy.")]
     service: str
     status: AlertStatus
     severity: AlertSeverity

@@ -18,6 +18,7 @@ from schemas.drift import FourierSum
 from schemas.errors import DecodeError
 from schemas.feedback_batch import FeedbackBatch
 from schemas.policy import Policy
+from schemas.preflight import PreflightResult
 from schemas.rollout import BUCKETS, NO_BUCKET
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "CacheLookups",
     "Command",
     "CommandRecord",
+    "CommandUnreadable",
     "Heartbeat",
     "LogRecord",
     "MeasurementBatch",
@@ -58,6 +60,8 @@ class RowFlag(IntFlag):
     SHADOW = 128
     """The candidate was computed but not served."""
 
+
+_KNOWN_FLAGS = 255
 
 COLUMNS: dict[str, np.dtype[np.generic]] = {
     "partition": np.dtype("<i4"),
@@ -197,6 +201,8 @@ def _check(rows: Rows, floats: npt.NDArray[np.float32], segments: int) -> None:
             raise DecodeError(f"column {name}: values {low} to {high} outside [0, {limit}]")
     if int(rows.segment.max()) >= segments:
         raise DecodeError(f"column segment: {int(rows.segment.max())} of {segments} segment names")
+    if int(rows.flags.max()) > _KNOWN_FLAGS:
+        raise DecodeError(f"column flags: {int(rows.flags.max())} has bits that mean nothing")
     if int(rows.offset.min()) < 0 or int(rows.partition.min()) < 0:
         raise DecodeError("negative source partition or offset")
     if int(rows.prompt_chars.min()) < 0:
@@ -307,6 +313,10 @@ class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(max_length=500)] | None,
         Meta(description="acknowledge: the key of the alert."),
     ] = None
+    preflight: Annotated[
+        list[PreflightResult],
+        Meta(max_length=20, description="start: what was looked at before, and what was found."),
+    ] = []
 
 
 class CommandRecord(
@@ -318,13 +328,24 @@ class CommandRecord(
     command: OperatorCommand
 
 
+class CommandUnreadable(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="command_unreadable"
+):
+    """A record of `driftgate.commands` that is no command: whoever sent it must hear of that."""
+
+    service: Annotated[str, Meta(description="The record's key, cut at 100 characters.")]
+    partition: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+    reason: Annotated[str, Meta(max_length=2000)]
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):
     """Written by the owner of an idle log, so that silence is in the log too."""
 
     service: str
 
 
-LogRecord = MeasurementBatch | FeedbackBatch | Heartbeat | CommandRecord | Tick
+LogRecord = MeasurementBatch | FeedbackBatch | Heartbeat | CommandRecord | CommandUnreadable | Tick
 
 _decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
 _encoder = msgspec.msgpack.Encoder()

@@ -14,8 +14,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from schemas.alerting import AlertRules
 from schemas.drift import DriftRules
 from schemas.errors import PolicyError
+from schemas.preflight import PreflightCheck
 from schemas.rollout import Deployment, Mode, Segment
 from schemas.strict_yaml import load_yaml
 
@@ -55,7 +57,7 @@ class GateRole(StrEnum):
 
 
 class Metric(StrEnum):
-    """What a gate measures, a number for each prompt of the candidate arm."""
+    """What a gate measures: a number for each prompt of the candidate arm, or of the analyzers."""
 
     PROCESSING_SECONDS = "processing_seconds"
     SYSTEM_ERROR = "system_error"
@@ -67,6 +69,12 @@ class Metric(StrEnum):
     SCORE = "score"
     SATISFACTION = "satisfaction"
     ACCURACY = "accuracy"
+    WORKER_CRASHES = "worker_crashes"
+    """Analyzers that were lost or started again without having said goodbye, in the stage."""
+    MODEL_UNAVAILABLE_SECONDS = "model_unavailable_seconds"
+    """How long a live analyzer has had no model."""
+    MEMORY_GROWTH_MB = "memory_growth_mb"
+    """What the resident memory of an analyzer has risen by in the stage, along a robust line."""
 
     @property
     def is_rate(self) -> bool:
@@ -78,9 +86,22 @@ class Metric(StrEnum):
         """Whether it is about what people said of a result, and not measured with it."""
         return self in _FEEDBACK
 
+    @property
+    def is_health(self) -> bool:
+        """Whether it is about the analyzers, by their heartbeats, and not about prompts."""
+        return self in _HEALTH
+
+    @property
+    def is_of_prompts(self) -> bool:
+        """Whether each measured prompt has it."""
+        return self not in _FEEDBACK and self not in _HEALTH
+
 
 _RATES = frozenset({Metric.SYSTEM_ERROR, Metric.SEMANTIC_ERROR, Metric.ERROR, Metric.CACHE_HIT})
 _FEEDBACK = frozenset({Metric.SATISFACTION, Metric.ACCURACY})
+_HEALTH = frozenset(
+    {Metric.WORKER_CRASHES, Metric.MODEL_UNAVAILABLE_SECONDS, Metric.MEMORY_GROWTH_MB}
+)
 
 
 class Statistic(StrEnum):
@@ -91,6 +112,10 @@ class Statistic(StrEnum):
     P50 = "p50"
     P95 = "p95"
     P99 = "p99"
+    COUNT = "count"
+    """Over all analyzers."""
+    MAX = "max"
+    """Of the analyzer that is worst."""
 
     @property
     def quantile(self) -> float | None:
@@ -159,7 +184,9 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=0.0, le=1e9, description="A difference up to this, in the metric's unit, is no harm."
         ),
     ] = 0.0
-    min_samples: Annotated[int, Meta(ge=1, description="Rows an arm before it is judged.")] = 200
+    min_samples: Annotated[
+        int, Meta(ge=1, description="Rows an arm, or heartbeats of a worker, before it is judged.")
+    ] = 200
     warmup_seconds: Annotated[
         float,
         Meta(
@@ -292,6 +319,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     watch_after_promotion: Annotated[
         bool, Meta(description="Guardrails still roll back within the rollback window.")
     ] = True
+    alerts: AlertRules = AlertRules()
+    preflight: Annotated[
+        list[PreflightCheck],
+        Meta(description="Checks that must have passed, or the start is refused."),
+    ] = []
 
     def share_of(self, stage: int) -> float:
         """The share of users that green serves at a stage, in [0, 1]."""

@@ -178,27 +178,78 @@ def _gate_contradictions(gate: Gate) -> list[tuple[str, str]]:
         objective = gate.parsed
     except ValueError as error:
         return [("objective", str(error))]
-    found = []
-    if objective.relative != (gate.against is not None):
-        found.append(
-            ("against", "goes with a relative objective, and a relative objective needs it")
-        )
-    if gate.metric.is_rate != (gate.statistic is Statistic.RATE):
-        found.append(("statistic", f"{gate.metric} cannot be judged by {gate.statistic}"))
-    if objective.relative and gate.statistic is not Statistic.MEAN:
-        found.append(("statistic", "a relative objective compares means"))
-    if gate.against is Against.RULES and gate.metric is not Metric.SCORE:
-        found.append(("against", "only the score has a rules value of the same prompt"))
-    if gate.metric.is_rate and not 0 <= objective.limit <= 1:
-        found.append(("objective", f"a rate lies in [0, 1], not at {objective.limit:g}"))
-    if gate.statistic.quantile is not None and not objective.upper:
-        found.append(("objective", "a quantile has an upper limit: '<= ...'"))
-    if gate.floor and not objective.relative:
-        found.append(("floor", "goes with a relative objective"))
-    if gate.metric.is_feedback and gate.statistic is not Statistic.MEAN:
-        found.append(("statistic", f"{gate.metric} is judged by its mean"))
-    if gate.metric.is_feedback and gate.sustained_seconds:
-        found.append(("sustained_seconds", "feedback comes too seldom to be watched by windows"))
-    if gate.sustained_seconds and gate.role is GateRole.PROMOTION:
-        found.append(("sustained_seconds", "a promotion gate has no breach to sustain"))
-    return found
+    metric, against, quantile = gate.metric, gate.against, gate.statistic.quantile
+    promotes, lasts = gate.role is GateRole.PROMOTION, gate.sustained_seconds > 0
+    wrong = [
+        (
+            objective.relative != (against is not None),
+            "against",
+            "goes with a relative objective, and a relative objective needs it",
+        ),
+        (
+            gate.statistic not in _statistics(metric),
+            "statistic",
+            f"{metric} cannot be judged by {gate.statistic}",
+        ),
+        (
+            objective.relative and gate.statistic is not Statistic.MEAN,
+            "statistic",
+            "a relative objective compares means",
+        ),
+        (
+            against is not None and metric.is_health,
+            "against",
+            "analyzers serve both arms: there is nothing to compare",
+        ),
+        (
+            against is Against.RULES and metric is not Metric.SCORE,
+            "against",
+            "only the score has a rules value of the same prompt",
+        ),
+        (
+            metric.is_rate and not 0 <= objective.limit <= 1,
+            "objective",
+            f"a rate lies in [0, 1], not at {objective.limit:g}",
+        ),
+        (
+            quantile is not None and not objective.upper,
+            "objective",
+            "a quantile has an upper limit: '<= ...'",
+        ),
+        (
+            metric.is_health and not objective.upper,
+            "objective",
+            f"{metric} has an upper limit: '<= ...'",
+        ),
+        (gate.floor > 0 and not objective.relative, "floor", "goes with a relative objective"),
+        (
+            lasts and metric.is_feedback,
+            "sustained_seconds",
+            "feedback comes too seldom to be watched by windows",
+        ),
+        (
+            lasts and metric.is_health,
+            "sustained_seconds",
+            f"{metric} counts over the whole stage already",
+        ),
+        (lasts and promotes, "sustained_seconds", "a promotion gate has no breach to sustain"),
+        (
+            promotes and metric.is_health,
+            "role",
+            "analyzers that run well are no reason to promote",
+        ),
+    ]
+    return [(key, reason) for is_wrong, key, reason in wrong if is_wrong]
+
+
+def _statistics(metric: Metric) -> tuple[Statistic, ...]:
+    """What a metric can be judged by."""
+    if metric.is_rate:
+        return (Statistic.RATE,)
+    if metric is Metric.WORKER_CRASHES:
+        return (Statistic.COUNT,)
+    if metric.is_health:
+        return (Statistic.MAX,)
+    if metric.is_feedback:
+        return (Statistic.MEAN,)
+    return (Statistic.MEAN, Statistic.P50, Statistic.P95, Statistic.P99)

@@ -102,7 +102,9 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(
         topic=Topic.LOG,
         key="service",
-        content="MeasurementBatch, FeedbackBatch, Heartbeat, CommandRecord, Tick",
+        content=(
+            "MeasurementBatch, FeedbackBatch, Heartbeat, CommandRecord, CommandUnreadable, Tick"
+        ),
         spread="service",
         retention_ms=90 * DAY_MS,
     ),

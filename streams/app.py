@@ -13,15 +13,13 @@ from faust.types import TP, EventT, StreamT
 from mode.supervisors import CrashingSupervisor
 
 from schemas import cloudevents
-from schemas.control import AlertEvent, AlertSeverity, AlertStatus, LogPosition
 from schemas.errors import DecodeError
-from schemas.log import Command, CommandRecord, OperatorCommand
+from schemas.log import Command, CommandRecord, CommandUnreadable, OperatorCommand
 from schemas.topics import Topic
 from streams.fold import LogEntry
 from streams.kafka_checkpoints import KafkaCheckpoints
 from streams.kafka_io import KafkaIO
-from streams.outputs import Output, decision_id
-from streams.runner import CLOCK_SKEW_MS, TICK_SECONDS, FoldRunner, Received
+from streams.runner import TICK_SECONDS, FoldRunner, Received
 from streams.settings import MonitorSettings
 from streams.telemetry import Telemetry
 
@@ -175,37 +173,16 @@ async def _forward(event: EventT[Any], io: KafkaIO, settings: MonitorSettings) -
         command = cloudevents.decode_json(message.value, OperatorCommand)
     except DecodeError as error:
         log.error("a command is refused: %s", error)
-        alert = _unreadable_command(message, error)
-        # It may stand there from before a crash, as the command is only then acknowledged.
-        said = await io.event_ids_since(
-            Topic.ALERTS, message.partition, alert.at_ms - CLOCK_SKEW_MS
+        service = (message.key or b"").decode("utf-8", "replace")[:100] or "unknown"
+        await io.append(
+            CommandUnreadable(
+                service=service,
+                partition=message.partition,
+                offset=message.offset,
+                reason=str(error)[:2000],
+            )
         )
-        if alert.id not in said:
-            await io.publish([alert], message.partition)
         return
     if command.command is Command.START and command.policy is None:
         command = msgspec.structs.replace(command, policy=settings.policy)
     await io.append(CommandRecord(service=command.service, command=command))
-
-
-def _unreadable_command(message: Any, error: DecodeError) -> Output:
-    """The alert that tells whoever sent a command that nobody could read it."""
-    service = (message.key or b"").decode("utf-8", "replace") or "unknown"
-    position = LogPosition(message.partition, message.offset)
-    at_ms = round(message.timestamp * 1000)
-    id = decision_id("command-unreadable", message.partition, message.offset)
-    event = AlertEvent(
-        id=id,
-        key=f"command-unreadable/{service}/{message.partition}/{message.offset}",
-        rule="command-unreadable",
-        service=service,
-        status=AlertStatus.FIRING,
-        severity=AlertSeverity.WARNING,
-        summary=f"the command at partition {message.partition} offset {message.offset} of "
-        f"{Topic.COMMANDS} was not obeyed: {error}",
-        cure="send it again in the form of operator-command.v1.schema.json",
-        since_ms=at_ms,
-        at_ms=at_ms,
-        cause=position,
-    )
-    return Output(Topic.ALERTS, event, id, at_ms, position, None)

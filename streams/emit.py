@@ -6,7 +6,6 @@ from typing import Any
 
 from schemas.control import (
     AlertEvent,
-    AlertSeverity,
     AlertStatus,
     ControlEvent,
     GateReport,
@@ -18,7 +17,7 @@ from schemas.log import OperatorCommand
 from schemas.topics import Topic
 from schemas.version import VERSION
 from streams.outputs import Output, decision_id
-from streams.state import ServiceState
+from streams.state import OpenAlert, ServiceState
 
 __all__ = ["Emitter"]
 
@@ -34,22 +33,23 @@ class Emitter:
         self.command: OperatorCommand | None = None
         """The command that is being obeyed: its actor is answerable for what is said."""
         self._state = state
-        self._cause = cause
+        self.cause = cause
+        """The record that is being folded."""
 
     def _id(self, kind: str) -> str:
         state = self._state
         return decision_id(
-            state.service, kind, self._cause.partition, self._cause.offset, len(self.outputs)
+            state.service, kind, self.cause.partition, self.cause.offset, len(self.outputs)
         )
 
     def _add(self, topic: Topic, event: Any, id: str) -> None:
         state = self._state
         self.outputs.append(
-            Output(topic, event, id, state.now_ms, self._cause, state.rollout.rollout_id)
+            Output(topic, event, id, state.now_ms, self.cause, state.rollout.rollout_id)
         )
 
-    def control(self, kind: type[ControlEvent], *, reason: str, **details: Any) -> None:
-        """A control event about the rollout as it stands now."""
+    def control(self, kind: type[ControlEvent], *, reason: str, **details: Any) -> str:
+        """A control event about the rollout as it stands now; its id."""
         state = self._state
         id = self._id(str(kind.__struct_config__.tag))
         event = kind(
@@ -60,7 +60,7 @@ class Emitter:
             stage=state.rollout.stage,
             share=state.rollout.share,
             at_ms=state.now_ms,
-            cause=self._cause,
+            cause=self.cause,
             reason=reason,
             policy_hash=state.policy.hash,
             code_version=VERSION,
@@ -69,6 +69,7 @@ class Emitter:
             **details,
         )
         self._add(Topic.CONTROL, event, id)
+        return id
 
     def rollout(self) -> None:
         """The rollout state, for analyzers to obey."""
@@ -95,25 +96,26 @@ class Emitter:
             live_workers=state.live_workers(),
             gates=gates,
             phase=state.rollout.phase,
+            fenced_workers=sorted(n for n, w in state.workers.items() if w.fenced),
+            refused=state.undecodable,
         )
         self._add(Topic.METRICS, status, id)
 
-    def alert(
-        self, key: str, status: AlertStatus, severity: AlertSeverity, summary: str, cure: str
-    ) -> None:
+    def alert(self, key: str, alert: OpenAlert, status: AlertStatus) -> None:
         """Something for a person."""
-        id = self._id(f"alert.{status}.{key}")
         event = AlertEvent(
-            id=id,
+            id=self._id(f"alert.{status}.{key}"),
             key=key,
-            rule=key.partition("/")[0],
+            rule=alert.rule,
             service=self._state.service,
             status=status,
-            severity=severity,
-            summary=summary,
-            cure=cure,
-            since_ms=self._state.now_ms,
+            severity=alert.severity,
+            summary=alert.summary,
+            cure=alert.cure,
+            since_ms=alert.since_ms,
             at_ms=self._state.now_ms,
-            cause=self._cause,
+            cause=self.cause,
+            actor=alert.acknowledged_by,
+            escalation=alert.escalation,
         )
-        self._add(Topic.ALERTS, event, id)
+        self._add(Topic.ALERTS, event, event.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -38,6 +39,11 @@ class FeedbackSamples:
     def where(self, mask: npt.NDArray[np.bool_]) -> FeedbackSamples:
         """The rows that a boolean array of shape (rows,) selects."""
         return FeedbackSamples(self.rows.where(mask))
+
+    def as_candidate(self) -> FeedbackSamples:
+        """The same, as if all of it had been the candidate's: after a promotion it is."""
+        flags = self.rows.flags | self.rows.flags.dtype.type(FeedbackFlag.CANDIDATE)
+        return FeedbackSamples(msgspec.structs.replace(self.rows, flags=flags))
 
     def values(self, metric: Metric, arm: int) -> Floats:
         """The values of a metric of feedback in an arm, in [0, 1]."""

@@ -44,8 +44,8 @@ def metric_samples(metric: Metric, rows: Rows) -> tuple[Floats, Mask]:
             return rows.coherence.astype(np.float64), rows.has(RowFlag.SEMANTIC)
         case Metric.RELEVANCE:
             return rows.relevance.astype(np.float64), rows.has(RowFlag.SEMANTIC)
-        case Metric.SATISFACTION | Metric.ACCURACY:
-            # Not measured: it comes later, see `streams.feedback`.
+        case _:
+            # Not measured with the prompt: see `streams.feedback` and `streams.health`.
             return np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
 
 

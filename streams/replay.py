@@ -14,6 +14,7 @@ from schemas.log import Command, CommandRecord, decode_log_record, encode_log_re
 from schemas.policy import GateRole, Policy
 from schemas.topics import Topic
 from streams.fold import LogEntry, step
+from streams.gates.health import HealthEvidence
 from streams.outputs import Output
 from streams.split import SAMPLE_RATIO, SplitWatch
 from streams.state import ServiceState, new_state
@@ -117,7 +118,7 @@ class Replay:
     def take(self, entry: LogEntry) -> list[ControlEvent]:
         """Fold a record, and return what is decided on it."""
         # Evidence is changed in place: after a rollback this is what was decided on.
-        watch, split, policy = self.state.watch, self.state.split, self.state.policy
+        watch, split = self.state.watch, self.state.split
         decided = [
             output.event
             for output in step(self.state, entry)
@@ -126,16 +127,16 @@ class Replay:
         self.decisions += decided
         if self._wanted is not None and self.trace is None:
             reached = any(e.id == self._wanted for e in decided)
-            self._follow(watch, split, policy, reached=reached)
+            self._follow(watch, split, reached=reached)
         return decided
 
-    def _follow(
-        self, watch: Watch | None, split: SplitWatch | None, policy: Policy, *, reached: bool
-    ) -> None:
-        pane_ms = self.state.now_ms // policy.windows.pane_ms
+    def _follow(self, watch: Watch | None, split: SplitWatch | None, *, reached: bool) -> None:
+        pane_ms = self.state.now_ms // self.state.policy.windows.pane_ms
         if watch is not None and (reached or pane_ms != self._pane_ms):
             self._pane_ms = pane_ms
-            for gate, evidence in zip(policy.gates, watch.evidence, strict=True):
+            for gate, evidence in zip(watch.gates, watch.evidence, strict=True):
+                if isinstance(evidence, HealthEvidence):
+                    continue
                 at = Point(self.state.now_ms, evidence.log_e_breach, evidence.log_e_good)
                 self._points.setdefault(gate.name, []).append(at)
             if split is not None:
@@ -145,7 +146,7 @@ class Replay:
             alphas = dict.fromkeys(self._points, watch.alpha_breach)
             if split is not None:
                 alphas[SAMPLE_RATIO] = split.alpha
-            self.trace = Trace(alphas, policy.alpha, self._points)
+            self.trace = Trace(alphas, watch.alpha_good, self._points)
         if self.state.watch is not watch:
             self._points = {}
 

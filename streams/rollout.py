@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.alerting import AlertRule
 from schemas.control import (
     CommandRejected,
     GateReport,
@@ -20,14 +21,15 @@ from schemas.log import Command, OperatorCommand
 from schemas.policy import Policy, Stage
 from schemas.policy_checks import contradictions
 from schemas.rollout import Phase
+from streams.alerts import acknowledge, fire, resolve, resolve_all
 from streams.emit import Emitter
 from streams.outputs import decision_id
 from streams.split import new_split
 from streams.state import Confirmation, ServiceState
-from streams.watch import new_watch
+from streams.watch import new_watch, watch_after_promotion
 from streams.workers import overtake_confirmation
 
-__all__ = ["ACTIVE", "advance", "obey", "pause", "promote", "roll_back"]
+__all__ = ["ACTIVE", "advance", "end_watch", "obey", "pause", "promote", "roll_back"]
 
 ACTIVE = frozenset({Phase.PROGRESSING, Phase.PAUSED})
 """Phases in which there is a green deployment under test."""
@@ -44,7 +46,11 @@ def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
         return
     emit.command = command
     state.command_ids = [*state.command_ids, command.id][-_REMEMBERED_COMMANDS:]
-    refusal = _refusal(state, command)
+    refusal = (
+        acknowledge(state, command, emit)
+        if command.command is Command.ACKNOWLEDGE
+        else _refusal(state, command)
+    )
     if refusal:
         emit.control(
             CommandRejected,
@@ -67,6 +73,7 @@ def obey(state: ServiceState, command: OperatorCommand, emit: Emitter) -> None:
                 state,
                 state.rollout.stage,
                 reason,
+                emit,
                 restart=state.resumptions,
                 phase=Phase.PROGRESSING,
             )
@@ -105,8 +112,6 @@ def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
             return f"there is no rollout to take back: the service is {phase}"
         case Command.ABORT if phase is Phase.PROMOTED:
             return _too_late(state)
-        case Command.ACKNOWLEDGE:
-            return f"no alert {command.alert_key!r} is open"
     return None
 
 
@@ -120,6 +125,13 @@ def _start_refusal(state: ServiceState, command: OperatorCommand) -> str | None:
         return "comes without a policy"
     for key, wrong in contradictions(command.policy):
         return f"the policy cannot be used: {key}: {wrong}"
+    passed = {result.check for result in command.preflight if result.passed}
+    missing = [check for check in command.policy.preflight if check not in passed]
+    if missing:
+        return (
+            f"the policy asks for checks that have not passed: {', '.join(missing)}; see "
+            "`driftgate rollout preflight`"
+        )
     green = command.green or command.policy.green
     if command.policy.deployment(green) is None:
         known = ", ".join(d.name for d in command.policy.deployments)
@@ -176,6 +188,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         state.windows_from_ms = state.now_ms
     state.policy = policy
     state.resumptions = 0
+    state.baselines = {}
     # Above all that any worker has applied, even if an older state was lost with its log.
     known = max((w.applied_revision for w in state.workers.values()), default=0)
     state.rollout = msgspec.structs.replace(
@@ -185,6 +198,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         state,
         0,
         reason,
+        emit,
         phase=Phase.PROGRESSING,
         blue=blue,
         green=green,
@@ -194,7 +208,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
     )
     assert green is not None  # refused otherwise
     emit.control(RolloutStarted, reason=reason, blue=blue.name, green=green.name,
-                 mode=policy.mode)  # fmt: skip
+                 mode=policy.mode, preflight=command.preflight)  # fmt: skip
     emit.rollout()
     overtake_confirmation(state, emit)
 
@@ -207,7 +221,7 @@ def advance(
     gates: list[GateReport],
 ) -> None:
     """Go to the next stage."""
-    _enter_stage(state, state.rollout.stage + 1, reason, phase=Phase.PROGRESSING)
+    _enter_stage(state, state.rollout.stage + 1, reason, emit, phase=Phase.PROGRESSING)
     emit.control(RolloutAdvanced, reason=reason, gates=gates)
     emit.rollout()
 
@@ -223,7 +237,12 @@ def promote(
     green = state.rollout.green
     assert green is not None  # only an active rollout is promoted
     state.previous_blue = state.rollout.blue
-    _end(state, reason, phase=Phase.PROMOTED, blue=green)
+    _end(state, reason, emit, phase=Phase.PROMOTED, blue=green)
+    _forget_breaches(state, "green was promoted", emit)
+    if state.policy.watch_after_promotion:
+        # Its gates warm up anew, too.
+        state.stage_since_ms = state.now_ms
+        state.watch = watch_after_promotion(state.policy, state.baselines)
     emit.control(RolloutPromoted, reason=reason, blue=green.name, gates=gates)
     emit.rollout()
 
@@ -239,6 +258,14 @@ def pause(
     _change(state, reason, phase=Phase.PAUSED)
     emit.control(RolloutPaused, reason=reason, gate=gate)
     emit.rollout()
+    if emit.command is None:
+        fire(
+            state,
+            emit,
+            AlertRule.ROLLOUT_PAUSED,
+            f"the rollout of {state.service} paused by itself: {reason}",
+            "look at `driftgate rollout status`, then resume, promote or abort it",
+        )
 
 
 def roll_back(
@@ -256,35 +283,61 @@ def roll_back(
     assert tried is not None  # there is one in an active phase
     state.taken_back = tried.name
     state.previous_blue = None
-    _end(state, reason, phase=Phase.ROLLED_BACK, blue=blue)
+    _end(state, reason, emit, phase=Phase.ROLLED_BACK, blue=blue)
     state.confirmation = Confirmation(revision=state.rollout.revision, since_ms=state.now_ms)
     emit.control(RolloutRolledBack, reason=reason, gate=gate, workers=state.live_workers())
     emit.rollout()
 
 
+def end_watch(state: ServiceState, emit: Emitter) -> None:
+    """Watch a promoted deployment no longer: it cannot be taken back any more."""
+    state.watch = None
+    state.failed_gates.clear()
+    _forget_breaches(state, "its rollback window is over", emit)
+
+
 def _enter_stage(
-    state: ServiceState, index: int, reason: str, *, restart: int = 0, **changes: Any
+    state: ServiceState,
+    index: int,
+    reason: str,
+    emit: Emitter,
+    *,
+    restart: int = 0,
+    **changes: Any,
 ) -> None:
     stage: Stage = state.policy.stages[index]
+    share = state.policy.share_of(index)
+    _leave_stage(state, emit)
+    _forget_breaches(state, "its stage is over, and the next one begins with no evidence", emit)
     state.stage_since_ms = state.now_ms
-    state.failed_gates.clear()
-    state.watch = new_watch(state.policy, restart=restart)
+    state.watch = new_watch(state.policy, control_exists=share < 1.0, restart=restart)
     state.split = new_split(state.policy, index, restart=restart)
     _change(
         state,
         reason,
         stage=index,
-        share=state.policy.share_of(index),
+        share=share,
         shadow_share=stage.shadow_percent / 100,
         only_segments=stage.segments,
         **changes,
     )
 
 
-def _end(state: ServiceState, reason: str, **changes: Any) -> None:
-    state.failed_gates.clear()
+def _end(state: ServiceState, reason: str, emit: Emitter, **changes: Any) -> None:
+    _leave_stage(state, emit)
     state.watch = state.split = None
     _change(state, reason, green=None, share=0.0, shadow_share=0.0, only_segments=[], **changes)
+
+
+def _leave_stage(state: ServiceState, emit: Emitter) -> None:
+    if state.watch is not None:
+        state.baselines |= state.watch.baselines()
+    state.failed_gates.clear()
+    resolve(state, emit, AlertRule.ROLLOUT_PAUSED, "the rollout goes on, or is over")
+
+
+def _forget_breaches(state: ServiceState, why: str, emit: Emitter) -> None:
+    resolve_all(state, emit, AlertRule.GATE_BREACHED, why)
 
 
 def _change(state: ServiceState, reason: str, **changes: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -98,6 +99,11 @@ class Samples:
     def where(self, mask: npt.NDArray[np.bool_]) -> Samples:
         """The rows that a boolean array of shape (rows,) selects."""
         return Samples(self.rows.where(mask))
+
+    def as_candidate(self) -> Samples:
+        """The same, as if all of it had been the candidate's: after a promotion it is."""
+        flags = self.rows.flags | self.rows.flags.dtype.type(RowFlag.CANDIDATE)
+        return Samples(msgspec.structs.replace(self.rows, flags=flags))
 
     def shown(self, arm: int) -> int:
         """Rows that are shown with an arm in the windows."""

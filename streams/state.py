@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from schemas.alerting import AlertRule
+from schemas.control import AlertSeverity
 from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
 from streams.errors import RecoveryError
@@ -16,9 +18,17 @@ from streams.panes import Pane
 from streams.split import SplitWatch
 from streams.watch import Watch
 
-__all__ = ["Confirmation", "ServiceState", "Worker", "new_state", "restore", "snapshot"]
+__all__ = [
+    "Confirmation",
+    "OpenAlert",
+    "ServiceState",
+    "Worker",
+    "new_state",
+    "restore",
+    "snapshot",
+]
 
-FORMAT = 4
+FORMAT = 5
 """Raised when an older snapshot cannot be read any more: it is then rebuilt from the log."""
 
 
@@ -30,10 +40,33 @@ class Worker(msgspec.Struct, kw_only=True):
     """Log time of its last record."""
     interval_ms: int
     applied_revision: int
+    lag_messages: int = 0
+    model_away_since_ms: int | None = None
+    """Since when it has had no model; None while it has one, or is loading it."""
+    behind_since_ms: int | None = None
+    """Since when it was seen to be alive without having applied the present revision."""
+    fenced: bool = False
+    """Behind for too long: its measurements do not count."""
+    lost: bool = False
+    """It fell silent without saying goodbye, and was reported."""
 
     def is_live(self, now_ms: int) -> bool:
         """Whether it was heard of within three of its heartbeats and a second."""
         return now_ms - self.seen_ms <= 3 * self.interval_ms + 1000
+
+
+class OpenAlert(msgspec.Struct, kw_only=True):
+    """An alert that is not over."""
+
+    rule: AlertRule
+    severity: AlertSeverity
+    summary: str
+    cure: str
+    since_ms: int
+    asked_ms: int
+    """Log time at which somebody was last asked to look after it."""
+    escalation: int = 0
+    acknowledged_by: str | None = None
 
 
 class Confirmation(msgspec.Struct, kw_only=True):
@@ -41,7 +74,6 @@ class Confirmation(msgspec.Struct, kw_only=True):
 
     revision: int
     since_ms: int
-    alerted: bool = False
 
 
 class ServiceState(msgspec.Struct, kw_only=True):
@@ -72,14 +104,27 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """Rows dropped because they were counted before."""
     undecodable: int = 0
     """Records of the log that could not be read or were refused."""
+    fenced_rows: int = 0
+    """Rows dropped because their worker was fenced."""
     workers: dict[str, Worker] = {}
     stage_since_ms: int = 0
+    checked_ms: int = 0
+    """Log time at which workers and alerts were last looked at."""
+    rows_ms: int = 0
+    """Log time at which a prompt was last measured."""
+    lagging_since_ms: int | None = None
+    """Since when too many prompts wait."""
+    alerts: dict[str, OpenAlert] = {}
+    """Those that are open, by key."""
+    baselines: dict[str, float] = {}
+    """The control arm's last mean in this rollout, by metric: what the watch after a promotion is
+    held against."""
     previous_blue: Deployment | None = None
     """What an abort after a promotion goes back to."""
     taken_back: str | None = None
     """The deployment that was rolled back last: what a retry starts again."""
     watch: Watch | None = None
-    """The evidence on the present stage; None when nothing is rolled out."""
+    """The evidence on the present stage, or on what was promoted lately; else None."""
     split: SplitWatch | None = None
     """The evidence on the split of the present stage; None where nobody is split."""
     resumptions: int = 0

@@ -117,7 +117,8 @@ def explain(
     for line in in_words(event):
         out.print(line, markup=False)
     reports = gates_of(event)
-    if not reports or fold.trace is None:
+    if not reports or fold.trace is None or reports[0].gate not in fold.trace.points:
+        # What is counted of the analyzers has no e-value to draw.
         return
     report = reports[0]
     seconds, values, boundary, label = series(report, fold.trace)

@@ -12,6 +12,7 @@ from streams.gates.bernoulli import Bernoulli
 from streams.gates.bounded_mean import FRACTIONS, BoundedMean
 from streams.gates.change import EMPTY, ChangeDetector, rate_bets
 from streams.gates.contrast import Difference, rho_for
+from streams.gates.health import HealthEvidence
 from streams.gates.kinds import (
     DRIFTS,
     ContrastEvidence,
@@ -53,7 +54,7 @@ _MEAN_EDGE = 1e-6
 
 
 class Evidence(Protocol):
-    """What a gate is judged by. Looked at as often as one likes."""
+    """What a gate on prompts is judged by. Looked at as often as one likes."""
 
     @property
     def samples(self) -> int:
@@ -96,7 +97,7 @@ class Evidence(Protocol):
         """
 
 
-AnyEvidence = RateEvidence | MeanEvidence | ContrastEvidence
+AnyEvidence = RateEvidence | MeanEvidence | ContrastEvidence | HealthEvidence
 """For decoding: msgspec tells them apart by their tag."""
 
 
@@ -141,6 +142,8 @@ def evidence_for(
         )
 
     objective, quantile = gate.parsed, gate.statistic.quantile
+    if gate.metric.is_health:
+        return HealthEvidence(limit=objective.limit)
     if gate.metric.is_rate or quantile is not None:
         limit = objective.limit if quantile is None else 1.0 - quantile
         p0 = min(max(limit, _EDGE), 1.0 - _EDGE)

@@ -7,7 +7,8 @@ import math
 from schemas.control import GateReport, Verdict
 from schemas.policy import Against, Gate, GateRole
 from streams.gates.checks import checked_alpha
-from streams.gates.evidence import Evidence
+from streams.gates.evidence import AnyEvidence, Evidence
+from streams.gates.health import HealthEvidence
 from streams.gates.sustained import SustainedTimer
 
 __all__ = ["STARVED", "decide", "gate_alpha", "judge", "missing_verdict"]
@@ -41,7 +42,8 @@ def gate_alpha(alpha: float, gates: list[Gate], *, stages: int, restart: int = 0
     checked_alpha(alpha)
     if stages < 1 or restart < 0:
         raise ValueError(f"{stages} stages and restart {restart}: there is at least one stage")
-    active = [gate for gate in gates if not gate.dry_run]
+    # What is counted of the analyzers has no chance in it, and needs no share.
+    active = [gate for gate in gates if not gate.dry_run and not gate.metric.is_health]
     roles = [gate.role for gate in active]
     sharers = max(roles.count(GateRole.GUARDRAIL), roles.count(GateRole.SIGNAL), 1)
     if restart:
@@ -50,7 +52,7 @@ def gate_alpha(alpha: float, gates: list[Gate], *, stages: int, restart: int = 0
 
 
 def decide(
-    evidence: Evidence,
+    evidence: AnyEvidence,
     *,
     alpha_breach: float,
     alpha_good: float | None,
@@ -61,6 +63,8 @@ def decide(
     What `judge` does at every look, without a report; the arguments are the same. Without an
     `alpha_good` Successful is not told from Inconclusive.
     """
+    if isinstance(evidence, HealthEvidence):
+        return (Verdict.FAILED if evidence.broken else Verdict.SUCCESSFUL), 0.0, alpha_breach
     breach = evidence.log_e_breach
     if breach >= -math.log(alpha_breach):
         lasting = timer is None or timer.satisfied
@@ -74,7 +78,7 @@ def decide(
 
 def judge(
     gate: Gate,
-    evidence: Evidence,
+    evidence: AnyEvidence,
     *,
     alpha_breach: float,
     alpha_good: float,
@@ -121,6 +125,8 @@ def judge(
     verdict, log_e, alpha = decide(
         evidence, alpha_breach=alpha_breach, alpha_good=alpha_good, timer=timer
     )
+    if isinstance(evidence, HealthEvidence):
+        return _report(gate, evidence, verdict, _health_reason(gate, evidence, verdict))
     reason = _reason(gate, evidence, verdict, log_e, alpha)
     good = verdict is Verdict.SUCCESSFUL
     if timer is not None and not good and log_e >= -math.log(alpha):
@@ -141,7 +147,7 @@ def judge(
 
 def missing_verdict(
     gate: Gate,
-    evidence: Evidence,
+    evidence: AnyEvidence,
     candidate_rows: int | None,
     control_rows: int | None,
     *,
@@ -162,7 +168,8 @@ def missing_verdict(
     short = [rows for samples, rows in arms if samples < gate.min_samples]
     if not short:
         return None
-    if gate.optional:
+    # Prompts in plenty are no sign that heartbeats are missing.
+    if gate.optional or gate.metric.is_health:
         return Verdict.INCONCLUSIVE
     starved = any(rows >= STARVED * gate.min_samples for rows in short)
     return Verdict.ERROR if starved else Verdict.INCONCLUSIVE
@@ -170,7 +177,7 @@ def missing_verdict(
 
 def _missing_reason(
     gate: Gate,
-    evidence: Evidence,
+    evidence: AnyEvidence,
     verdict: Verdict,
     candidate_rows: int | None,
     control_rows: int | None,
@@ -180,6 +187,8 @@ def _missing_reason(
     against_control = gate.against is Against.CONTROL
     if against_control and not control_exists:
         return "no users in the control arm at this stage: the absolute gates watch on"
+    if gate.metric.is_health:
+        return f"{evidence.samples} of {gate.min_samples} heartbeats"
     seen = f"{evidence.samples} of {gate.min_samples} candidate rows"
     after = f"{max(candidate_rows or 0, evidence.samples)} rows of the candidate arm"
     if against_control:
@@ -190,6 +199,13 @@ def _missing_reason(
         few = evidence.samples + evidence.control_samples
         return f"{seen}: nothing waits for it" if few else f"{nothing}: {seen}"
     return f"cannot be judged: {seen}, after {after}" if verdict is Verdict.ERROR else seen
+
+
+def _health_reason(gate: Gate, evidence: HealthEvidence, verdict: Verdict) -> str:
+    return (
+        f"{gate.metric} {gate.statistic} {gate.objective}: {verdict}: {evidence.value or 0.0:.4g} "
+        f"in this stage, limit {evidence.limit:g}, by {evidence.samples} heartbeats"
+    )
 
 
 def _reason(gate: Gate, evidence: Evidence, verdict: Verdict, log_e: float, alpha: float) -> str:
@@ -217,7 +233,7 @@ def _reason(gate: Gate, evidence: Evidence, verdict: Verdict, log_e: float, alph
 
 def _report(
     gate: Gate,
-    evidence: Evidence,
+    evidence: AnyEvidence,
     verdict: Verdict,
     reason: str,
     *,

@@ -272,6 +272,11 @@ class ContrastEvidence(msgspec.Struct, kw_only=True, tag="contrast"):
         return self.parts[0].difference.control.rows
 
     @property
+    def control_mean(self) -> float:
+        """The control arm's mean, capped as everything is; 0 without rows."""
+        return self.parts[0].difference.control.mean
+
+    @property
     def value(self) -> float | None:
         """The candidate's mean."""
         return self.parts[0].difference.candidate.mean if self.samples else None

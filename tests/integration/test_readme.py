@@ -21,6 +21,7 @@ from driftgate.cli import app
 from driftgate.demo.story import Outcome
 from driftgate.errors import Exit
 from driftgate.settings import ENVIRONMENT
+from schemas.alerting import AlertRule, AlertRules
 from schemas.catalogue import catalogue, event_named
 from schemas.control import Verdict
 from schemas.policy import Gate, GateRole, Metric, Policy, Stage, Windows, parse_policy
@@ -214,6 +215,9 @@ def test_lists_are_complete() -> None:
     assert set(first_column(policy, "role")) == set(GateRole)
     assert set(first_column(policy, "verdict")) == set(Verdict)
     assert set(first_column(DOCS["architecture.md"], "phase")) == set(Phase)
+    cells = first_column(DOCS["alerts.md"], "rule")
+    rules = {rule for cell in cells for rule in cell.split("`, `")}
+    assert rules == set(AlertRule)
 
 
 def test_policy_example_is_complete_and_valid() -> None:
@@ -221,7 +225,7 @@ def test_policy_example_is_complete_and_valid() -> None:
     (text,) = blocks(DOCS["policy.md"], "yaml")
     parse_policy(text, file="docs/policy.md")
     keys = set(re.findall(r"^[ -]*(\w+):", text, re.MULTILINE))
-    for part in (Policy, Deployment, Windows, Segment, Stage, Gate):
+    for part in (Policy, AlertRules, Deployment, Windows, Segment, Stage, Gate):
         assert set(part.__struct_fields__) <= keys
 
 

@@ -113,6 +113,9 @@ def heartbeat(
     incarnation: str | None = None,
     interval_ms: int = 1000,
     leaving: bool = False,
+    model: ModelState = ModelState.READY,
+    rss_mb: float = 300.0,
+    lag_messages: int = 0,
 ) -> Heartbeat:
     """A sign of life of a worker that has applied a revision."""
     return Heartbeat(
@@ -122,11 +125,11 @@ def heartbeat(
         version="1",
         applied_revision=revision,
         interval_ms=interval_ms,
-        model=ModelState.READY,
+        model=model,
         encoder="test",
-        rss_bytes=1,
+        rss_bytes=round(rss_mb * 1e6),
         cpu_seconds=0.0,
-        lag_messages=0,
+        lag_messages=lag_messages,
         cache_entries=0,
         cache_hits=0,
         cache_misses=0,
@@ -155,8 +158,12 @@ def policy(
     max_seconds: float = 3600.0,
     **changes: Any,
 ) -> Policy:
-    """A policy that `contradictions` is content with; without gates, those of the default one."""
+    """A policy that `contradictions` is content with.
+
+    Without gates, those of the default one that are about prompts: no heartbeat is needed.
+    """
     standard = default_policy()
+    gates = gates or tuple(g for g in standard.gates if not g.metric.is_health)
     stages = [
         Stage(
             percent=float(percent),
@@ -166,7 +173,7 @@ def policy(
         )
         for percent in percents
     ]
-    changes = {"windows": Windows(), "stages": stages, "gates": list(gates) or standard.gates,
+    changes = {"windows": Windows(), "stages": stages, "gates": list(gates),
                **changes}  # fmt: skip
     return msgspec.structs.replace(standard, **changes)
 
@@ -194,6 +201,12 @@ class Story:
     def after(self, seconds: float) -> Story:
         """Let time pass; a negative time is a clock that goes back."""
         self.now_ms += round(seconds * 1000)
+        return self
+
+    def silence(self, seconds: int) -> Story:
+        """Let time pass, with the ticks that its owner writes into an idle log."""
+        for _ in range(seconds):
+            self.after(1).tick()
         return self
 
     def raw(self, value: bytes | None) -> list[Output]:

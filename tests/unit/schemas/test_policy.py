@@ -456,7 +456,7 @@ OTHER = {
     "kind": {"rules": "semantic", "semantic": "rules"},
     "role": {"guardrail": "signal", "signal": "promotion", "promotion": "signal"},
     "against": {None: "control", "control": "rules", "rules": "control"},
-    "statistic": {"mean": "p50", "rate": "p50", "p95": "p99"},
+    "statistic": {"mean": "p50", "rate": "p50", "p95": "p99", "count": "max", "max": "count"},
     "force": {"control": "candidate"},
     "mode": {"rollout": "experiment"},
     "arm": {"all": "control"},

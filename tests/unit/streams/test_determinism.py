@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streams.state
-from schemas.control import GateStatus
-from schemas.log import Command
-from schemas.rollout import Phase
+from schemas.alerting import AlertRule, AlertRules
+from schemas.control import AlertEvent, AlertStatus, GateStatus
+from schemas.log import Command, ModelState
+from schemas.rollout import Phase, RolloutState
 from streams.errors import RecoveryError
 from streams.fold import LogEntry, step
 from streams.outputs import Output
@@ -29,6 +30,16 @@ POLICY = policy(
     gate("errors-sustained", sustained_seconds=20.0, min_samples=20),
     gate("cache-hits", warmup_seconds=0.0, min_samples=20),
     gate("improvement", min_samples=20),
+    gate("crashes"),
+    gate("model-available", objective="<= 5"),
+    gate("memory", warmup_seconds=0.0, min_samples=8),
+    alerts=AlertRules(
+        escalate_seconds=[3.0, 9.0],
+        lag_messages=50,
+        lag_seconds=2.0,
+        model_unavailable_seconds=1.0,
+        silence_seconds=15.0,
+    ),
     min_seconds=10.0,
     max_seconds=100.0,
     confirm_seconds=5.0,
@@ -53,9 +64,22 @@ def any_log(seed: int, length: int = 60) -> Story:
             case "beat":
                 behind = rng.choice([0, 0, 1])
                 revision = max(story.state.rollout.revision - behind, 0)
-                story.beat(rng.choice("abc"), revision, leaving=rng.random() < 0.1)
+                story.beat(
+                    rng.choice("abc"),
+                    revision,
+                    leaving=rng.random() < 0.1,
+                    incarnation=rng.choice(["1", "1", "1", "2"]),
+                    model=rng.choice([*[ModelState.READY] * 3, ModelState.UNAVAILABLE]),
+                    rss_mb=rng.choice([300.0, 310.0, 900.0]),
+                    lag_messages=rng.choice([0, 0, 100]),
+                )
             case "command":
-                story.command(rng.choice(list(Command)), full=rng.random() < 0.2)
+                keys = [*story.state.alerts, "no/such/alert"]
+                story.command(
+                    rng.choice(list(Command)),
+                    full=rng.random() < 0.2,
+                    alert_key=rng.choice(keys),
+                )
             case "start":
                 story.start(POLICY)
             case "bytes":
@@ -129,13 +153,19 @@ def test_the_logs_of_these_tests_have_everything_in_them() -> None:
     """Else the properties above would hold of nothing."""
     events: set[str] = set()
     phases: set[Phase] = set()
+    statuses: set[AlertStatus] = set()
+    rules: set[str] = set()
     for seed in range(60):
         story = any_log(seed)
-        phases.add(story.state.rollout.phase)
+        phases.update(s.phase for s in of_type(story.outputs, RolloutState))
+        statuses.update(a.status for a in of_type(story.outputs, AlertEvent))
+        rules.update(a.rule for a in of_type(story.outputs, AlertEvent))
         for output in story.outputs:
             tag = output.event.__struct_config__.tag
             events.add(str(tag or type(output.event).__name__))
-    assert phases == set(Phase) - {Phase.IDLE} or phases == set(Phase)
+    assert phases == set(Phase) - {Phase.IDLE}
+    assert statuses == set(AlertStatus)
+    assert rules == set(AlertRule) - {AlertRule.COMMAND_UNREADABLE, AlertRule.DRIFT}
     assert events >= {
         "AlertEvent",
         "GateStatus",

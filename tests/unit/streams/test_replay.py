@@ -48,7 +48,7 @@ def test_a_replay_decides_the_same() -> None:
     story = told()
     fold = replayed(story)
     said = published(story)
-    assert len(said) == 4
+    assert len(said) == 5
     assert disagreements(fold.decisions, said) == []
     assert disagreements(fold.decisions, [said[0], *said]) == []
 

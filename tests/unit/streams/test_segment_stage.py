@@ -8,6 +8,7 @@ from schemas.control import GateStatus, WindowMetrics
 from schemas.log import Command, RowFlag
 from schemas.policy import Policy, Stage
 from schemas.rollout import RolloutState, Segment
+from streams.split import SAMPLE_RATIO
 from tests.support.folding import Story, gate, measurement, of_type, policy, rows_of
 
 STAFF = Segment(name="staff", attribute="plan", values=["staff"])
@@ -53,8 +54,9 @@ def test_only_users_of_the_segment_are_compared() -> None:
     story.after(1)
     measured(story, 400, score=0.99, flags=RowFlag.SYSTEM_ERROR)
     story.after(3).tick()
-    reports = of_type(story.outputs, GateStatus)[-1].gates
+    *reports, split = of_type(story.outputs, GateStatus)[-1].gates
     assert [(r.samples, r.control_samples) for r in reports] == [(400, 400), (400, 0)]
+    assert split.gate == SAMPLE_RATIO
     assert reports[0].limit is not None
     assert abs(reports[0].limit - 0.95 * 0.5) < 1e-6
     shown = {(w.arm, w.segment): w.prompts for w in of_type(story.outputs, WindowMetrics)}

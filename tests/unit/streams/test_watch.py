@@ -39,7 +39,7 @@ def typed(gates: list[Gate]) -> list[Gate]:
 
 GATES = typed(
     [
-        *default_policy().gates,
+        *(g for g in default_policy().gates if not g.metric.is_health),
         gate("coherence", name="coherence-quantile", statistic="p95", objective="<= 0.9"),
         gate("latency-vs-control", name="no-floor", floor=0.0),
         gate("latency-p95", name="mean-seconds", statistic="mean", objective="<= 0.2"),
@@ -70,7 +70,7 @@ def test_a_batch_counts_as_each_gate_would_count_it(seed: int, sizes: list[int])
     watch, plain = new_watch(EVERY), new_watch(EVERY)
     for n, size in enumerate(sizes):
         rows = chance(seed + n, size)
-        watch.take(Samples(rows), gates, [True] * len(gates))
+        watch.take(Samples(rows), [True] * len(gates))
         candidate = rows.has(RowFlag.CANDIDATE)
         for g, evidence in zip(gates, plain.evidence, strict=True):
             values, valid = gate_samples(g, rows)
@@ -119,7 +119,7 @@ def test_a_pane_counts_what_its_rows_say(seed: int, size: int) -> None:
 @settings(deadline=None, max_examples=60)
 def test_a_glance_says_what_the_report_says(seed: int, control_exists: bool, bad: float) -> None:
     """Whatever was seen, the cheap verdicts are those of the full reports."""
-    gates, watch = typed(GATES), new_watch(EVERY)
+    gates, watch = typed(GATES), new_watch(EVERY, control_exists=control_exists)
     rng = np.random.default_rng(seed)
     for n in range(30):
         size = int(rng.integers(1, 120))
@@ -128,22 +128,19 @@ def test_a_glance_says_what_the_report_says(seed: int, control_exists: bool, bad
         flags = flags | rng.integers(0, 2, size)
         level = 1.0 - bad * rng.random(size) * 0.6
         rows = chance(seed + n, size, flags=flags, score=level, coherence=level)
-        watch.take(Samples(rows), gates, [True] * len(gates))
-        reports = [
-            watch.report(i, EVERY, control_exists=control_exists, with_bounds=False)
-            for i in range(len(gates))
-        ]
-        for i, (g, report) in enumerate(zip(gates, reports, strict=True)):
-            found = watch.verdict(i, g, control_exists=control_exists, alpha_good=EVERY.alpha)
+        watch.take(Samples(rows), [True] * len(gates))
+        reports = [watch.report(i, with_bounds=False) for i in range(len(gates))]
+        for i, report in enumerate(reports):
+            found = watch.verdict(i, whether_good=True)
             assert found is report.verdict
         failed = [
             i
             for i, report in enumerate(reports)
             if report.verdict is Verdict.FAILED and gates[i].role is not GateRole.PROMOTION
         ]
-        assert watch.failing(gates, control_exists=control_exists) == failed
+        assert watch.failing() == failed
         starved = [i for i, report in enumerate(reports) if report.verdict is Verdict.ERROR]
-        assert watch.starved(gates, control_exists=control_exists) == starved
+        assert watch.starved() == starved
 
 
 def test_samples_look_rates_up_by_their_flags() -> None:
@@ -210,8 +207,10 @@ def stream(
 
 
 def gates_but(*names: str) -> tuple[Gate, ...]:
-    """The default policy's gates without some."""
-    return tuple(g for g in default_policy().gates if g.name not in names)
+    """The default policy's gates on prompts, without some."""
+    return tuple(
+        g for g in default_policy().gates if not g.metric.is_health and g.name not in names
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -304,8 +303,8 @@ def test_a_small_control_arm_is_waited_for() -> None:
     rows = chance(1, 3000, flags=RowFlag.CANDIDATE | RowFlag.SEMANTIC)
     few = chance(2, 100, flags=RowFlag.SEMANTIC)
     for each in (rows, few):
-        watch.take(Samples(each), gates, [True] * len(gates))
-    found = watch.verdict(place, gates[place], control_exists=True)
+        watch.take(Samples(each), [True] * len(gates))
+    found = watch.verdict(place)
     assert found is Verdict.INCONCLUSIVE
 
 
@@ -389,7 +388,7 @@ def test_the_evidence_takes_the_same_room_after_any_number_of_rows() -> None:
 def test_a_watch_is_encoded_and_read_exactly() -> None:
     """What a monitor restores is what it had, to the last bit."""
     watch, gates = new_watch(EVERY), GATES
-    watch.take(Samples(chance(9, 500)), gates, [True] * len(gates))
+    watch.take(Samples(chance(9, 500)), [True] * len(gates))
     data = msgspec.msgpack.encode(watch)
     back = msgspec.msgpack.decode(data, type=Watch)
     assert back == watch

@@ -59,7 +59,7 @@ def test_a_measurement_of_an_earlier_incarnation_is_none() -> None:
     """What a dead worker's last start had delivered does not keep its successor alive."""
     story = Story()
     story.beat("w1", incarnation="w1/2")
-    story.after(10).measure(1)
+    story.silence(10).measure(1)
     assert story.state.live_workers() == []
 
 
@@ -86,7 +86,7 @@ def test_workers_of_long_ago_are_forgotten() -> None:
     story = Story()
     for number in range(100):
         story.beat(f"w{number}")
-    story.after(3601).beat("new")
+    story.silence(3610).beat("new")
     assert list(story.state.workers) == ["new"]
 
 
