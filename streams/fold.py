@@ -115,6 +115,9 @@ def _check_health(state: ServiceState, emit: Emitter) -> None:
         return
     state.checked_ms = state.now_ms
     check_workers(state, emit)
+    if state.watch is not None and state.watch.failing():
+        # A worker that is lost sends nothing that could be decided on.
+        decide(state, state.watch, emit)
     limit_ms = state.policy.alerts.silence_seconds * 1000
     silent_ms = state.now_ms - state.rows_ms
     tell(

@@ -268,6 +268,22 @@ class Story:
             )
         )
 
+    def serve(self, rows: int, **columns: Any) -> list[Output]:
+        """Rows of users that are in no candidate arm, with the columns given changed."""
+        first = self._source_offset
+        self._source_offset += rows
+        made = rows_of(range(first, first + rows), **columns)
+        made["score"] += np.where(np.arange(rows) % 2, 0.01, -0.01).astype("<f4")
+        rollout = self.state.rollout
+        return self.record(
+            measurement(
+                made,
+                service=self.state.service,
+                revision=rollout.revision,
+                rollout_id=rollout.rollout_id,
+            )
+        )
+
     def two_arms(
         self, control: int, candidate: int, *, candidate_flags: Any, **columns: Any
     ) -> list[Output]:
