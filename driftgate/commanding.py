@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
@@ -13,14 +13,21 @@ from aiokafka import AIOKafkaProducer
 from driftgate.errors import DriftgateError, Exit
 from driftgate.reading import TopicReader, decode_control
 from schemas import cloudevents
-from schemas.control import AlertEvent, AlertStatus, CommandRejected, ControlEvent
+from schemas.control import (
+    AlertEvent,
+    AlertStatus,
+    CommandRejected,
+    ControlEvent,
+    RollbackConfirmed,
+)
 from schemas.errors import DecodeError
 from schemas.log import Command, OperatorCommand
 from schemas.policy import Policy
+from schemas.preflight import PreflightResult
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
 
-__all__ = ["acknowledge", "command", "default_actor", "new_command"]
+__all__ = ["acknowledge", "command", "confirmed", "default_actor", "new_command"]
 
 T = TypeVar("T")
 
@@ -43,6 +50,8 @@ def new_command(
     full: bool = False,
     policy: Policy | None = None,
     alert_key: str | None = None,
+    preflight: Sequence[PreflightResult] = (),
+    rehearsal: bool = False,
 ) -> OperatorCommand:
     """A command with an id of its own."""
     return OperatorCommand(
@@ -55,6 +64,8 @@ def new_command(
         full=full,
         policy=policy,
         alert_key=alert_key,
+        preflight=list(preflight),
+        rehearsal=rehearsal,
     )
 
 
@@ -72,6 +83,28 @@ async def command(
         return event if event.command_id == asked.id else None
 
     return await _answered(kafka, asked, answer, timeout_s, Topic.CONTROL)
+
+
+async def confirmed(
+    kafka: KafkaSettings, abort: OperatorCommand, *, timeout_s: float
+) -> RollbackConfirmed:
+    """Take a rollout back; the event that says that every live worker has applied it.
+
+    Raises:
+        DriftgateError: the monitor refused it, or there was no such event within the time.
+    """
+    taken: list[str | None] = []
+
+    def answer(record: Any) -> RollbackConfirmed | None:
+        event = decode_control(record)
+        if event.command_id == abort.id:
+            if isinstance(event, CommandRejected):
+                raise DriftgateError(f"refused: {event.reason}", Exit.REFUSED)
+            taken.append(event.rollout_id)
+        done = isinstance(event, RollbackConfirmed) and event.rollout_id in taken
+        return event if done and isinstance(event, RollbackConfirmed) else None
+
+    return await _answered(kafka, abort, answer, timeout_s, Topic.CONTROL)
 
 
 async def acknowledge(

@@ -14,20 +14,14 @@ from analyzer.loading import load_model as load
 from analyzer.model import locate_model
 from driftgate.broker import BrokerUnreachableError, probe_cluster
 from driftgate.errors import DriftgateError
-from driftgate.reading import TopicReader
+from driftgate.heartbeats import RECENT_MS, live_workers
 from driftgate.settings import analyzer_settings, policy_setting
 from driftgate.topics import check_topics
-from schemas.errors import DecodeError
-from schemas.log import Heartbeat, decode_log_record
 from schemas.settings import KafkaSettings
-from schemas.topics import Topic
 
 __all__ = ["Finding", "diagnose"]
 
 _PROBE_S = 5.0
-_RECENT_MS = 15_000
-"""A worker that was heard of within so long is alive."""
-_TAIL = 2000
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -98,35 +92,17 @@ def _model(environ: Mapping[str, str], kafka: KafkaSettings, *, load_model: bool
 
 async def _workers(kafka: KafkaSettings, service: str) -> Finding:
     """Which analyzers have sent a heartbeat lately."""
-    newest_ms = 0
-    heard: dict[str, tuple[int, Heartbeat]] = {}
-    async with TopicReader(kafka, Topic.LOG) as reader:
-        async for record in reader.to_end(last=_TAIL):
-            newest_ms = max(newest_ms, record.timestamp)
-            try:
-                beat = decode_log_record(record.value)
-            except DecodeError:
-                continue
-            if isinstance(beat, Heartbeat) and beat.service == service:
-                heard[beat.worker_id] = (record.timestamp, beat)
-    # Against this machine's clock: the log's own stands still when everything is down.
-    now_ms = max(time.time_ns() // 1_000_000, newest_ms)
-    live = {
-        worker: beat
-        for worker, (at_ms, beat) in heard.items()
-        if now_ms - at_ms < _RECENT_MS and not beat.leaving
-    }
+    live = await live_workers(kafka, service)
     if not live:
         return Finding(
             "workers",
             False,
-            f"no analyzer of service {service!r} has sent a heartbeat within "
-            f"{_RECENT_MS // 1000} s",
+            f"no analyzer of service {service!r} has sent a heartbeat within {RECENT_MS // 1000} s",
             "start one: driftgate analyzer",
         )
     parts = [
         f"{worker}: model {beat.model}, lag {beat.lag_messages}, "
         f"{beat.rss_bytes / 2**20:.0f} MiB, revision {beat.applied_revision}"
-        for worker, beat in sorted(live.items())
+        for worker, beat in live.items()
     ]
     return Finding("workers", True, "; ".join(parts))

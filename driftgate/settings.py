@@ -28,6 +28,7 @@ __all__ = [
     "notifier_settings",
     "policy_setting",
     "service_setting",
+    "validation_report_setting",
 ]
 
 T = TypeVar("T")
@@ -90,6 +91,8 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_SHED_LAG_MESSAGES": Variable("0", "prompts waiting for a worker beyond which it "
                                             "leaves the semantic half out; 0 is never"),
     "DRIFTGATE_TOPIC_PREFIX": Variable("", "put before every topic and group name"),
+    "DRIFTGATE_VALIDATION_REPORT": Variable("validation-report.json", "report of `driftgate "
+                                            "validate` that a start is checked against"),
     "DRIFTGATE_WORKER_ID": Variable("", "stable name of an analyzer process, one each; else made "
                                     "up at each start"),
 }  # fmt: skip
@@ -200,6 +203,11 @@ def policy_setting(environ: Mapping[str, str], path: Path | None = None) -> Poli
         return load_policy(Path(named)) if named else default_policy()
     except PolicyError as error:
         raise SettingsError(str(error)) from error
+
+
+def validation_report_setting(environ: Mapping[str, str]) -> Path:
+    """Where the report of `driftgate validate` is."""
+    return _read(environ, "DRIFTGATE_VALIDATION_REPORT", Path)
 
 
 def analyzer_settings(

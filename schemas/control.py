@@ -125,6 +125,7 @@ class RolloutStarted(Decision, frozen=True, kw_only=True, tag_field="type", tag=
     preflight: Annotated[
         list[PreflightResult], Meta(description="What was looked at before; see `rollout start`.")
     ] = []
+    rehearsal: Annotated[bool, Meta(description="It never leaves its shadow stage.")] = False
 
 
 class RolloutAdvanced(

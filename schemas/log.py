@@ -317,6 +317,9 @@ class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True):
         list[PreflightResult],
         Meta(max_length=20, description="start: what was looked at before, and what was found."),
     ] = []
+    rehearsal: Annotated[
+        bool, Meta(description="start: only to be taken back; it never leaves its shadow stage.")
+    ] = False
 
 
 class CommandRecord(

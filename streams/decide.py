@@ -131,7 +131,7 @@ def _mismatched(state: ServiceState, report: GateReport, emit: Emitter) -> None:
 
 def _advance_if_ready(state: ServiceState, watch: Watch, emit: Emitter) -> None:
     stage = state.policy.stages[state.rollout.stage]
-    if state.now_ms - state.stage_since_ms < stage.min_seconds * 1000:
+    if state.rehearsal or state.now_ms - state.stage_since_ms < stage.min_seconds * 1000:
         return
     if state.policy.freeze_at(state.now_ms) is not None:
         return

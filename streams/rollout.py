@@ -105,6 +105,8 @@ def _refusal(state: ServiceState, command: OperatorCommand) -> str | None:
         case Command.PROMOTE:
             if phase not in ACTIVE:
                 return f"there is no rollout to promote: the service is {phase}"
+            if state.rehearsal:
+                return "this is a rehearsal: abort it, and start a rollout"
             return _frozen(state.policy, state.now_ms)
         case Command.ABORT if phase not in ACTIVE and (
             phase is not Phase.PROMOTED or state.previous_blue is None
@@ -125,9 +127,11 @@ def _start_refusal(state: ServiceState, command: OperatorCommand) -> str | None:
         return "comes without a policy"
     for key, wrong in contradictions(command.policy):
         return f"the policy cannot be used: {key}: {wrong}"
+    if command.rehearsal and command.policy.stages[0].percent > 0:
+        return "a rehearsal needs a policy whose first stage is a shadow: this one serves users"
     passed = {result.check for result in command.preflight if result.passed}
     missing = [check for check in command.policy.preflight if check not in passed]
-    if missing:
+    if missing and not command.rehearsal:
         return (
             f"the policy asks for checks that have not passed: {', '.join(missing)}; see "
             "`driftgate rollout preflight`"
@@ -189,6 +193,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
     state.policy = policy
     state.resumptions = 0
     state.baselines = {}
+    state.rehearsal = command.rehearsal
     # Above all that any worker has applied, even if an older state was lost with its log.
     known = max((w.applied_revision for w in state.workers.values()), default=0)
     state.rollout = msgspec.structs.replace(
@@ -207,8 +212,15 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         mode=policy.mode,
     )
     assert green is not None  # refused otherwise
-    emit.control(RolloutStarted, reason=reason, blue=blue.name, green=green.name,
-                 mode=policy.mode, preflight=command.preflight)  # fmt: skip
+    emit.control(
+        RolloutStarted,
+        reason=reason,
+        blue=blue.name,
+        green=green.name,
+        mode=policy.mode,
+        preflight=command.preflight,
+        rehearsal=command.rehearsal,
+    )
     emit.rollout()
     overtake_confirmation(state, emit)
 

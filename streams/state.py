@@ -127,6 +127,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """The evidence on the present stage, or on what was promoted lately; else None."""
     split: SplitWatch | None = None
     """The evidence on the split of the present stage; None where nobody is split."""
+    rehearsal: bool = False
+    """Whether the rollout is there only to be taken back."""
     resumptions: int = 0
     """How often evidence began anew within the rollout: each time spends its own alpha."""
     failed_gates: list[str] = []

@@ -5,33 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from aiokafka.errors import KafkaError
 
+from driftgate.alerting import channels_of, try_channels
 from driftgate.commanding import acknowledge, default_actor, new_command
 from driftgate.commands.options import Bootstrap, JsonFlag, Service
 from driftgate.console_io import err, out, print_json, table
-from driftgate.errors import DriftgateError, Exit, SettingsError
+from driftgate.errors import DriftgateError, Exit
 from driftgate.logs import configure_logging
 from driftgate.reading import TopicReader
-from driftgate.settings import kafka_settings, notifier_settings, service_setting
+from driftgate.settings import kafka_settings, service_setting
 from driftgate.topics import ensure_topics
 from driftgate.waiting import require_broker, wait_for_broker
 from schemas import cloudevents
-from schemas.control import AlertEvent, AlertSeverity, AlertStatus, LogPosition
+from schemas.control import AlertEvent, AlertStatus
 from schemas.errors import DecodeError
 from schemas.log import Command
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
-
-if TYPE_CHECKING:
-    from streams.notify.channels import Channel
-    from streams.settings import NotifierSettings
 
 __all__ = ["app", "newest_by_key", "notifier"]
 
@@ -44,7 +40,7 @@ def notifier(bootstrap: Bootstrap = None) -> None:
 
     configure_logging(os.environ)
     kafka = kafka_settings(os.environ, bootstrap)
-    channels = _channels(notifier_settings(os.environ, kafka))
+    channels = channels_of(os.environ, kafka)
     wait_for_broker(kafka.bootstrap_servers)
 
     async def run() -> None:
@@ -61,66 +57,21 @@ def notifier(bootstrap: Bootstrap = None) -> None:
         raise DriftgateError(f"Kafka: {errors.exceptions[0]!r}", Exit.BROKER) from errors
 
 
-def _channels(settings: NotifierSettings) -> list[Channel]:
-    from streams.errors import NotifySettingError
-    from streams.notify.channels import open_channels
-
-    try:
-        return open_channels(settings.urls, settings.escalation_urls, settings.alertmanager_url)
-    except NotifySettingError as error:
-        raise SettingsError(str(error)) from error
-
-
 @app.command(name="test")
 def try_out(bootstrap: Bootstrap = None, json: JsonFlag = False) -> None:
     """Send a test alert by every channel, and say which took it. Needs no broker."""
-    from streams.errors import DeliveryError
-
-    kafka = kafka_settings(os.environ, bootstrap)
-    channels = _channels(notifier_settings(os.environ, kafka))
-    event = _test_alert(service_setting(os.environ), time.time_ns() // 1_000_000)
-
-    async def tried(channel: Channel) -> dict[str, Any]:
-        began = time.monotonic()
-        error = None
-        try:
-            await channel.send(event)
-        except DeliveryError as failure:
-            error = str(failure)
-        took_s = time.monotonic() - began
-        return {"channel": channel.name, "delivered": error is None, "seconds": round(took_s, 3),
-                "error": error}  # fmt: skip
-
-    async def run() -> list[dict[str, Any]]:
-        return await asyncio.gather(*(tried(channel) for channel in channels))
-
-    results = asyncio.run(run())
+    channels = channels_of(os.environ, kafka_settings(os.environ, bootstrap))
+    results = asyncio.run(try_channels(channels, service_setting(os.environ)))
     if json:
         for result in results:
             print_json(result)
     else:
-        rows = [(r["channel"], "delivered" if r["delivered"] else "failed", f"{r['seconds']:.2f}",
-                 r["error"] or "") for r in results]  # fmt: skip
+        rows = [(r.channel, "delivered" if r.delivered else "failed", f"{r.seconds:.2f}",
+                 r.error or "") for r in results]  # fmt: skip
         out.print(table("test alert", ("channel", "result", "seconds", "why"), rows))
-    failed = [r["channel"] for r in results if not r["delivered"]]
+    failed = [r.channel for r in results if not r.delivered]
     if failed:
         raise DriftgateError(f"{len(failed)} of {len(results)} channels did not take the alert")
-
-
-def _test_alert(service: str, at_ms: int) -> AlertEvent:
-    return AlertEvent(
-        id=f"test/{at_ms}",
-        key=f"test/{service}",
-        rule="test",
-        service=service,
-        status=AlertStatus.FIRING,
-        severity=AlertSeverity.WARNING,
-        summary="this is a test: somebody asked whether alerts arrive",
-        cure="nothing: it arrived",
-        since_ms=at_ms,
-        at_ms=at_ms,
-        cause=LogPosition(0, 0),
-    )
 
 
 @app.command(name="list")

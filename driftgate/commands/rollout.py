@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 
-from driftgate.commanding import command, default_actor, new_command
+from driftgate.commanding import command, confirmed, default_actor, new_command
 from driftgate.commands.control import event_line
 from driftgate.commands.options import Bootstrap, JsonFlag, PolicyFile, Service
 from driftgate.commands.replay import explain
-from driftgate.console_io import out, print_json, table
+from driftgate.commands.rollout_status import status
+from driftgate.console_io import err, out, print_json, table
 from driftgate.errors import DriftgateError, Exit
-from driftgate.reading import latest_gate_status, latest_rollout, latest_windows
+from driftgate.preflight import Plan, checklist
 from driftgate.settings import kafka_settings, policy_setting, service_setting
 from driftgate.topics import ensure_topics
 from driftgate.waiting import require_broker
-from schemas.log import Command
-from schemas.policy import Policy
-from schemas.rollout import Mode
+from schemas.control import ControlEvent, RollbackConfirmed
+from schemas.log import Command, OperatorCommand
+from schemas.preflight import PreflightCheck, PreflightResult
+from schemas.settings import KafkaSettings
 
 __all__ = ["app"]
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="Start, watch and steer a rollout.")
 
@@ -31,50 +37,69 @@ Reason = Annotated[str, typer.Option(help="Why; recorded with the decision.")]
 Timeout = Annotated[
     float, typer.Option("--timeout", min=1.0, help="Seconds to wait for the monitor's answer.")
 ]
+Green = Annotated[str | None, typer.Option(help="Deployment to roll out; else the policy's.")]
 _TIMEOUT_S = 15.0
+_QUIET = frozenset({PreflightCheck.ALERTS})
+"""Left out of a start where the policy does not ask for it: it wakes people."""
 
 
-def _send(
-    kind: Command,
-    bootstrap: str | None,
-    service: str | None,
-    actor: str | None,
-    reason: str,
-    timeout_s: float,
-    *,
-    json: bool,
-    green: str | None = None,
-    full: bool = False,
-    policy: Policy | None = None,
-) -> None:
+def _with_topics(bootstrap: str | None, work: Callable[[KafkaSettings], Awaitable[T]]) -> T:
     kafka = kafka_settings(os.environ, bootstrap)
     require_broker(kafka.bootstrap_servers)
-    asked = new_command(
-        kind,
-        service_setting(os.environ, service),
-        actor=actor or default_actor(),
-        reason=reason,
-        green=green,
-        full=full,
-        policy=policy,
-    )
 
-    async def run() -> None:
+    async def run() -> T:
         await ensure_topics(kafka)
-        event = await command(kafka, asked, timeout_s=timeout_s)
-        if json:
-            print_json(event)
-        else:
-            out.print(event_line(event), markup=False)
+        return await work(kafka)
 
-    asyncio.run(run())
+    return asyncio.run(run())
+
+
+def _answer(event: ControlEvent, *, json: bool) -> None:
+    if json:
+        print_json(event)
+    else:
+        out.print(event_line(event), markup=False)
+
+
+def _send(asked: OperatorCommand, bootstrap: str | None, timeout_s: float, *, json: bool) -> None:
+    event = _with_topics(bootstrap, lambda kafka: command(kafka, asked, timeout_s=timeout_s))
+    _answer(event, json=json)
+
+
+def _plan(kafka: KafkaSettings, service: str, policy: Path | None, green: str | None) -> Plan:
+    chosen = policy_setting(os.environ, policy)
+    name = green or chosen.green
+    deployment = chosen.deployment(name)
+    if deployment is None:
+        known = ", ".join(d.name for d in chosen.deployments)
+        raise DriftgateError(
+            f"the policy has no deployment {name!r}; it has: {known}", Exit.SETTINGS
+        )
+    return Plan(kafka, service, chosen, deployment)
+
+
+def _checked(
+    bootstrap: str | None, service: str | None, policy: Path | None, green: str | None
+) -> tuple[Plan, list[PreflightResult]]:
+    """Run the checklist before a start, and refuse what the policy does not allow."""
+    name = service_setting(os.environ, service)
+    plan = _plan(kafka_settings(os.environ, bootstrap), name, policy, green)
+    without = _QUIET - set(plan.policy.preflight)
+    results = _with_topics(bootstrap, lambda _: checklist(plan, os.environ, without=without))
+    required = set(plan.policy.preflight)
+    wrong = [r for r in results if not r.passed]
+    for result in wrong:
+        kind = "required" if result.check in required else "advised"
+        err.print(f"{kind}: {result.check}: {result.found}; {result.cure}", markup=False)
+    missing = [r.check for r in wrong if r.check in required]
+    if missing:
+        raise DriftgateError(f"not started: the policy requires {', '.join(missing)}", Exit.REFUSED)
+    return plan, results
 
 
 @app.command()
 def start(
-    green: Annotated[
-        str | None, typer.Option(help="Deployment to roll out; else the policy's.")
-    ] = None,
+    green: Green = None,
     policy: PolicyFile = None,
     service: Service = None,
     actor: Actor = None,
@@ -83,22 +108,27 @@ def start(
     bootstrap: Bootstrap = None,
     json: JsonFlag = False,
 ) -> None:
-    """Start a rollout at its first stage, judged by a policy that stays fixed until its end."""
-    _send(
+    """Start a rollout at its first stage, judged by a policy that stays fixed until its end.
+
+    Before, it runs the checks of `driftgate rollout preflight`, says what did not pass, and starts
+    nothing if the policy requires it.
+    """
+    plan, results = _checked(bootstrap, service, policy, green)
+    asked = new_command(
         Command.START,
-        bootstrap,
-        service,
-        actor,
-        reason,
-        timeout_s,
-        json=json,
+        plan.service,
+        actor=actor or default_actor(),
+        reason=reason,
         green=green,
-        policy=policy_setting(os.environ, policy),
+        policy=plan.policy,
+        preflight=results,
     )
+    _send(asked, bootstrap, timeout_s, json=json)
 
 
 @app.command()
-def pause(
+def retry(
+    policy: PolicyFile = None,
     service: Service = None,
     actor: Actor = None,
     reason: Reason = "",
@@ -106,21 +136,19 @@ def pause(
     bootstrap: Bootstrap = None,
     json: JsonFlag = False,
 ) -> None:
-    """Keep the share where it is; guardrails still roll back."""
-    _send(Command.PAUSE, bootstrap, service, actor, reason, timeout_s, json=json)
+    """Start again what was rolled back, under its policy, with other users first.
 
-
-@app.command()
-def resume(
-    service: Service = None,
-    actor: Actor = None,
-    reason: Reason = "",
-    timeout_s: Timeout = _TIMEOUT_S,
-    bootstrap: Bootstrap = None,
-    json: JsonFlag = False,
-) -> None:
-    """Go on with a paused rollout; its stage begins anew."""
-    _send(Command.RESUME, bootstrap, service, actor, reason, timeout_s, json=json)
+    The checks are run again; --policy is the one that says what to check.
+    """
+    plan, results = _checked(bootstrap, service, policy, None)
+    asked = new_command(
+        Command.RETRY,
+        plan.service,
+        actor=actor or default_actor(),
+        reason=reason,
+        preflight=results,
+    )
+    _send(asked, bootstrap, timeout_s, json=json)
 
 
 @app.command()
@@ -136,117 +164,102 @@ def promote(
     json: JsonFlag = False,
 ) -> None:
     """Go to the next stage without waiting for the gates."""
-    _send(Command.PROMOTE, bootstrap, service, actor, reason, timeout_s, json=json, full=full)
+    asked = new_command(
+        Command.PROMOTE,
+        service_setting(os.environ, service),
+        actor=actor or default_actor(),
+        reason=reason,
+        full=full,
+    )
+    _send(asked, bootstrap, timeout_s, json=json)
+
+
+def _steering(kind: Command, text: str) -> None:
+    """A command that takes nothing but who and why."""
+
+    @app.command(kind.value, help=text)
+    def steer(
+        service: Service = None,
+        actor: Actor = None,
+        reason: Reason = "",
+        timeout_s: Timeout = _TIMEOUT_S,
+        bootstrap: Bootstrap = None,
+        json: JsonFlag = False,
+    ) -> None:
+        name = service_setting(os.environ, service)
+        asked = new_command(kind, name, actor=actor or default_actor(), reason=reason)
+        _send(asked, bootstrap, timeout_s, json=json)
+
+
+_steering(Command.PAUSE, "Keep the share where it is; guardrails still roll back.")
+_steering(Command.RESUME, "Go on with a paused rollout; its stage begins anew.")
+_steering(Command.ABORT, "Take all users back to blue at once, also after a promotion.")
 
 
 @app.command()
-def abort(
+def preflight(
+    green: Green = None,
+    policy: PolicyFile = None,
     service: Service = None,
-    actor: Actor = None,
-    reason: Reason = "",
-    timeout_s: Timeout = _TIMEOUT_S,
     bootstrap: Bootstrap = None,
     json: JsonFlag = False,
 ) -> None:
-    """Take all users back to blue at once, also after a promotion."""
-    _send(Command.ABORT, bootstrap, service, actor, reason, timeout_s, json=json)
-
-
-@app.command()
-def retry(
-    service: Service = None,
-    actor: Actor = None,
-    reason: Reason = "",
-    timeout_s: Timeout = _TIMEOUT_S,
-    bootstrap: Bootstrap = None,
-    json: JsonFlag = False,
-) -> None:
-    """Start again what was rolled back, under the same policy, with other users first."""
-    _send(Command.RETRY, bootstrap, service, actor, reason, timeout_s, json=json)
-
-
-@app.command()
-def status(service: Service = None, bootstrap: Bootstrap = None, json: JsonFlag = False) -> None:
-    """Show where the rollout stands, its gates, and the newest metrics of each arm."""
-    kafka = kafka_settings(os.environ, bootstrap)
+    """Run the deployment checklist; a test alert goes to every channel. Starts nothing."""
     name = service_setting(os.environ, service)
-    require_broker(kafka.bootstrap_servers)
+    plan = _plan(kafka_settings(os.environ, bootstrap), name, policy, green)
+    require_broker(plan.kafka.bootstrap_servers)
+    _show(asyncio.run(checklist(plan, os.environ)), plan, json=json)
 
-    async def read() -> None:
-        state = await latest_rollout(kafka, name)
-        status = await latest_gate_status(kafka, name)
-        if state is None and status is None:
-            raise DriftgateError(
-                f"nothing is known of service {name!r}: is a monitor running, and an analyzer?",
-                Exit.FAILED,
-            )
-        windows = await latest_windows(kafka, name)
-        if json:
-            print_json({"rollout": state, "gates": status, "windows": windows})
-            return
-        if state is None:
-            out.print(f"{name}: no rollout yet", markup=False)
-        else:
-            green = state.green.name if state.green else "-"
-            of = f" of {', '.join(state.only_segments)}" if state.only_segments else ""
-            kind = "experiment, " if state.mode is Mode.EXPERIMENT else ""
-            out.print(
-                f"{name}: {kind}{state.phase}, stage {state.stage}, blue {state.blue.name}, "
-                f"green {green} at {state.share:.0%}{of} (shadow {state.shadow_share:.0%}), "
-                f"revision {state.revision}",
-                markup=False,
-            )
-            out.print(f"  {state.reason}", markup=False)
-        if status is not None:
-            workers = ", ".join(status.live_workers) or "none"
-            out.print(
-                f"  {status.measured} prompts measured; live workers: {workers}", markup=False
-            )
-            if status.gates:
-                judged = [
-                    (
-                        g.gate,
-                        g.role,
-                        g.objective,
-                        _number(g.value),
-                        f"{_number(g.lower)} .. {_number(g.upper)}",
-                        _number(g.limit),
-                        str(g.samples),
-                        g.verdict,
-                    )
-                    for g in status.gates
-                ]
-                gate_columns = (
-                    "gate",
-                    "role",
-                    "objective",
-                    "value",
-                    "interval",
-                    "limit",
-                    "rows",
-                    "verdict",
-                )
-                out.print(table("gates", gate_columns, judged))
+
+def _show(results: Sequence[PreflightResult], plan: Plan, *, json: bool) -> None:
+    required = set(plan.policy.preflight)
+    if json:
+        for result in results:
+            print_json(result)
+    else:
         rows = [
             (
-                w.arm,
-                str(w.prompts),
-                _number(w.processing_seconds_p95, 1000),
-                str(w.system_errors + w.semantic_errors),
-                _number(w.score_mean),
-                _number(w.coherence_mean),
-                _number(w.relevance_mean),
+                "ok" if r.passed else "FAILED",
+                r.check,
+                "required" if r.check in required else "advised",
+                r.found,
+                r.cure,
             )
-            for w in windows
+            for r in results
         ]
-        names = ("arm", "prompts", "p95 ms", "errors", "score", "coherence", "relevance")
-        out.print(table("newest window", names, rows))
+        title = f"before {plan.green.name} is rolled out to {plan.service}"
+        out.print(table(title, ("", "check", "policy", "found", "what to do"), rows))
+    if not all(result.passed for result in results):
+        raise typer.Exit(Exit.FAILED)
 
-    asyncio.run(read())
+
+@app.command()
+def rehearse(
+    green: Green = None,
+    policy: PolicyFile = None,
+    service: Service = None,
+    actor: Actor = None,
+    timeout_s: Timeout = _TIMEOUT_S,
+    bootstrap: Bootstrap = None,
+    json: JsonFlag = False,
+) -> None:
+    """Start green in shadow, take it back, and wait for every worker. It serves nobody."""
+    name = service_setting(os.environ, service)
+    plan = _plan(kafka_settings(os.environ, bootstrap), name, policy, green)
+    who = actor or default_actor()
+
+    async def run(kafka: KafkaSettings) -> RollbackConfirmed:
+        begin = new_command(
+            Command.START, name, actor=who, reason="rehearsal of a rollback",
+            green=green, policy=plan.policy, rehearsal=True,
+        )  # fmt: skip
+        started = await command(kafka, begin, timeout_s=timeout_s)
+        err.print(event_line(started), markup=False)
+        abort = new_command(Command.ABORT, name, actor=who, reason="rehearsal of a rollback")
+        return await confirmed(kafka, abort, timeout_s=timeout_s)
+
+    _answer(_with_topics(bootstrap, run), json=json)
 
 
+app.command()(status)
 app.command()(explain)
-
-
-def _number(value: float | None, factor: float = 1.0) -> str:
-    return "-" if value is None else f"{value * factor:.3g}"

@@ -16,6 +16,7 @@ from schemas.log import Command, OperatorCommand
 from schemas.policy import default_policy
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
+from streams.split import SAMPLE_RATIO
 from tests.support.folding import operator
 from tests.support.monitoring import QUICK, as_undisturbed, ask, committed, control_events
 from tests.support.processes import Launch
@@ -146,7 +147,7 @@ def test_the_command_line_steers_a_rollout(
 
     code, text = rollout("start", "--policy", str(policy), "--actor", "bob", "--json")
     assert code == Exit.OK, text
-    started = msgspec.json.decode(text, type=RolloutStarted)
+    started = msgspec.json.decode(text.splitlines()[-1], type=RolloutStarted)
     assert (started.actor, started.policy_hash, started.blue, started.green) == (
         "bob",
         QUICK.hash,
@@ -170,7 +171,10 @@ def test_the_command_line_steers_a_rollout(
     assert code == Exit.OK, text
     status = msgspec.json.decode(text)
     assert (status["rollout"]["phase"], status["rollout"]["share"]) == ("progressing", 0.25)
-    assert {g["gate"] for g in status["gates"]["gates"]} == {g.name for g in QUICK.gates}
+    assert {g["gate"] for g in status["gates"]["gates"]} == {
+        SAMPLE_RATIO,
+        *(g.name for g in QUICK.gates),
+    }
     code, text = rollout("status")
     assert code == Exit.OK
     assert "progressing" in text

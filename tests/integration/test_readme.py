@@ -25,6 +25,7 @@ from schemas.alerting import AlertRule, AlertRules
 from schemas.catalogue import catalogue, event_named
 from schemas.control import Verdict
 from schemas.policy import Gate, GateRole, Metric, Policy, Stage, Windows, parse_policy
+from schemas.preflight import PreflightCheck
 from schemas.prompts import FallbackReason, RejectionCode
 from schemas.rollout import Deployment, Phase, Segment
 from schemas.settings import KafkaSettings
@@ -215,6 +216,7 @@ def test_lists_are_complete() -> None:
     assert set(first_column(policy, "role")) == set(GateRole)
     assert set(first_column(policy, "verdict")) == set(Verdict)
     assert set(first_column(DOCS["architecture.md"], "phase")) == set(Phase)
+    assert set(first_column(policy, "check")) == set(PreflightCheck)
     cells = first_column(DOCS["alerts.md"], "rule")
     rules = {rule for cell in cells for rule in cell.split("`, `")}
     assert rules == set(AlertRule)

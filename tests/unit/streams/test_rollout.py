@@ -25,6 +25,7 @@ from schemas.control import (
 )
 from schemas.log import Command
 from schemas.policy import Freeze, Stage
+from schemas.preflight import PreflightCheck, PreflightResult
 from schemas.rollout import Deployment, DeploymentKind, Phase, RolloutState
 from schemas.topics import Topic
 from streams.outputs import Output
@@ -451,3 +452,50 @@ def test_any_sequence_keeps_the_machine_sound(
     assert [s.revision for s in states] == list(range(1, len(states) + 1))
     ids = [id for _, id, _ in said(story.outputs)]
     assert len(ids) == len(set(ids))
+
+
+def test_a_start_needs_the_checks_that_its_policy_asks_for() -> None:
+    """Only those that have passed count; what else was found is in the event as well."""
+    checks = [PreflightCheck.TOPICS, PreflightCheck.WORKERS]
+    strict = policy(gate("coherence"), preflight=checks)
+
+    def found(*passed: bool) -> list[PreflightResult]:
+        return [
+            PreflightResult(check=check, passed=ok, found="x")
+            for check, ok in zip(checks, passed, strict=True)
+        ]
+
+    story = Story()
+    story.start(strict)
+    story.start(strict, preflight=found(True, False))
+    refused = of_type(story.outputs, CommandRejected)
+    assert [e.reason.split(";")[0] for e in refused] == [
+        "start: the policy asks for checks that have not passed: topics, workers",
+        "start: the policy asks for checks that have not passed: workers",
+    ]
+    story.start(strict, preflight=found(True, True))
+    (started,) = of_type(story.outputs, RolloutStarted)
+    assert started.preflight == found(True, True)
+    # A retry is a start: what held yesterday need not hold today.
+    story.command(Command.ABORT)
+    story.command(Command.RETRY)
+    assert of_type(story.outputs, CommandRejected)[-1].reason.startswith("retry: the policy asks")
+    story.command(Command.RETRY, preflight=found(True, True))
+    assert story.state.rollout.phase is Phase.PROGRESSING
+
+
+def test_a_rehearsal_never_leaves_its_shadow() -> None:
+    """It needs no checks, serves nobody, is promoted by nobody, and ends with its abort."""
+    story = Story()
+    story.start(policy(gate("coherence"), preflight=[PreflightCheck.ALERTS]), rehearsal=True)
+    for _ in range(5):
+        story.after(100).measure(400, 400)
+    story.command(Command.PROMOTE)
+    assert "this is a rehearsal" in of_type(story.outputs, CommandRejected)[0].reason
+    assert (story.state.rollout.stage, story.state.rollout.share) == (0, 0.0)
+    story.command(Command.ABORT)
+    assert story.state.rollout.phase is Phase.ROLLED_BACK
+    story.start(policy(gate("coherence"), percents=(25, 100)), rehearsal=True)
+    assert "needs a policy whose first stage is a shadow" in (
+        of_type(story.outputs, CommandRejected)[-1].reason
+    )
