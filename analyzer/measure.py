@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.blend import blend
 from analyzer.pipeline import Accepted, Refused, Semantic
-from analyzer.route import is_split
+from analyzer.route import NO_SEGMENT, is_split
 from schemas.log import COLUMNS, MeasurementBatch, RowFlag
 from schemas.prompts import Arm, RejectionCode
 from schemas.rollout import NO_BUCKET, RolloutState
@@ -23,7 +23,7 @@ class Row(NamedTuple):
     partition: int
     offset: int
     flags: int
-    segment: str = "rest"
+    segment: str = NO_SEGMENT
     processing_seconds: float = 0.0
     embed_seconds: float = 0.0
     rules_score: float = 0.0
@@ -109,10 +109,12 @@ def measurement_batch(
         incarnation: which start of it.
         source_topic: where the prompts came from.
     """
-    segments = sorted({row.segment for row in rows})
+    # All that there are, not those that came up: batches with the same names are counted together.
+    segments = sorted({NO_SEGMENT, *(segment.name for segment in state.segments)})
     split = {name: is_split(state, name) for name in segments}
     values = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
-    values["segment"] = [segments.index(row.segment) for row in rows]
+    places = {name: place for place, name in enumerate(segments)}
+    values["segment"] = [places[row.segment] for row in rows]
     # A bucket that decided nothing says nothing about the split.
     values["bucket"] = [row.bucket if split[row.segment] else NO_BUCKET for row in rows]
     columns = {

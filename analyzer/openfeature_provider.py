@@ -19,14 +19,13 @@ from openfeature.flag_evaluation import FlagResolutionDetails, FlagValueType, Re
 from openfeature.provider import AbstractProvider
 from openfeature.provider.metadata import Metadata
 
-from analyzer.route import assign
+from analyzer.route import NO_SEGMENT, assign
 from schemas.prompts import Assignment
 from schemas.rollout import DeploymentKind, RolloutState
 
 __all__ = ["RolloutProvider"]
 
 T = TypeVar("T")
-_NO_SEGMENT = "rest"
 
 
 class RolloutProvider(AbstractProvider):
@@ -144,7 +143,7 @@ class RolloutProvider(AbstractProvider):
             return Reason.STALE
         if not state.splits:
             return Reason.DISABLED
-        if assignment.segment != _NO_SEGMENT:
+        if assignment.segment != NO_SEGMENT:
             forced = next((s.force for s in state.segments if s.name == assignment.segment), None)
             if forced is not None:
                 return Reason.TARGETING_MATCH

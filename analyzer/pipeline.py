@@ -7,7 +7,7 @@ from typing import NamedTuple
 from analyzer.blend import blend
 from analyzer.decode import decode_prompt
 from analyzer.errors import Rejection
-from analyzer.route import assign
+from analyzer.route import NO_SEGMENT, assign
 from analyzer.rules import rule_scores
 from analyzer.validate import Limits, trusted_event_time, validate
 from schemas.prompts import (
@@ -84,7 +84,7 @@ class Refused(NamedTuple):
     code: RejectionCode
     reason: str
     arm: Arm = Arm.CONTROL
-    segment: str = "rest"
+    segment: str = NO_SEGMENT
     """Both of a prompt that we failed on after it had them."""
 
 
@@ -99,7 +99,7 @@ class Semantic(NamedTuple):
 
 def admit(incoming: Incoming, state: RolloutState, limits: Limits) -> Accepted | Refused:
     """Decode, validate, route, and analyse by rules."""
-    arm, segment = Arm.CONTROL, "rest"
+    arm, segment = Arm.CONTROL, NO_SEGMENT
     try:
         _check_key(incoming.key)
         prompt = decode_prompt(incoming.value)

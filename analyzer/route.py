@@ -12,10 +12,12 @@ import mmh3
 from schemas.prompts import Arm, Assignment
 from schemas.rollout import BUCKETS, HASH_VERSION, Phase, RolloutState, Segment
 
-__all__ = ["assign", "bucket", "is_split"]
+__all__ = ["NO_SEGMENT", "assign", "bucket", "is_split"]
 
 _SPLITTING = frozenset({Phase.PROGRESSING, Phase.PAUSED})
-_NO_SEGMENT = Segment(name="rest", attribute="-", values=[True])
+NO_SEGMENT = "rest"
+"""The segment of prompts that no segment of the rollout matches."""
+_REST = Segment(name=NO_SEGMENT, attribute="-", values=[True])
 
 Attributes = Mapping[str, str | bool | float]
 
@@ -54,7 +56,7 @@ def assign(state: RolloutState, key: str, attributes: Attributes) -> Assignment:
         attributes: of the prompt; the first segment that matches one names the segment.
     """
     place = bucket(state.salt, key)
-    segment = next((each for each in state.segments if _matches(each, attributes)), _NO_SEGMENT)
+    segment = next((each for each in state.segments if _matches(each, attributes)), _REST)
     green = state.green if _splits(state) else None
     share = state.share if state.share > 0 else state.shadow_share
     # Rounded, because 0.29 * 10,000 is 2,899.9999999999995.

@@ -6,7 +6,9 @@ arrays as bytes, one element a row, so that the monitor reads them with ``numpy.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntFlag, StrEnum
+from operator import attrgetter
 from typing import Annotated
 
 import msgspec
@@ -39,6 +41,7 @@ __all__ = [
     "Tick",
     "decode_log_record",
     "encode_log_record",
+    "pooled_rows",
 ]
 
 
@@ -142,44 +145,58 @@ class MeasurementBatch(
     ] = None
     candidate_embeddings: FourierSum | None = None
 
+    def __len__(self) -> int:
+        return len(self.segment)
+
     def rows(self) -> Rows:
         """The columns as arrays.
 
         Raises:
-            DecodeError: columns of unequal length, a NaN, an infinity, a negative duration, a
-                score outside [0, 1], a segment without a name, a bucket that is none, or offsets
-                that do not rise within their partition.
+            DecodeError: see :func:`pooled_rows`.
         """
-        count = len(self.segment)
-        for name, dtype in COLUMNS.items():
-            if len(getattr(self, name)) != count * dtype.itemsize:
-                raise DecodeError(self._unequal())
-        # Side by side, so that two reductions check all of them.
-        floats = np.frombuffer(
-            b"".join([getattr(self, name) for name in _FLOATS]), dtype="<f4"
-        ).reshape(len(_FLOATS), count)
-        rows = Rows(
-            partition=np.frombuffer(self.partition, dtype="<i4"),
-            offset=np.frombuffer(self.offset, dtype="<i8"),
-            flags=np.frombuffer(self.flags, dtype="<u2"),
-            segment=np.frombuffer(self.segment, dtype="u1"),
-            prompt_chars=np.frombuffer(self.prompt_chars, dtype="<i4"),
-            bucket=np.frombuffer(self.bucket, dtype="<u2"),
-            **dict(zip(_FLOATS, floats, strict=True)),
-        )
-        if count:
-            _check(rows, floats, len(self.segments))
-        return rows
+        return pooled_rows([self])
 
-    def _unequal(self) -> str:
-        lengths = {}
-        for name, dtype in COLUMNS.items():
-            size = len(getattr(self, name))
-            if size % dtype.itemsize:
-                return f"column {name}: {size} bytes is no multiple of {dtype.itemsize}"
-            lengths[name] = size // dtype.itemsize
-        return f"columns of unequal length: {lengths}"
 
+def pooled_rows(batches: Sequence[MeasurementBatch]) -> Rows:
+    """The rows of several batches, one after another, as arrays.
+
+    Args:
+        batches: at least one, all with the same segment names.
+
+    Raises:
+        DecodeError: a batch has columns of unequal length, a NaN, an infinity, a negative duration,
+            a score outside [0, 1], flags that mean nothing, a segment without a name, a bucket that
+            is none, or offsets that do not rise within their partition.
+    """
+    for batch in batches:
+        count = len(batch.segment)
+        if tuple(map(len, _columns(batch))) != tuple([count * size for size in _SIZES]):
+            raise DecodeError(_unequal(batch))
+    several = zip(*map(_columns, batches), strict=True)
+    joined = dict(zip(COLUMNS, map(b"".join, several), strict=True))
+    # Side by side, so that two reductions check all of them.
+    floats = np.frombuffer(b"".join([joined[name] for name in _FLOATS]), dtype="<f4")
+    floats = floats.reshape(len(_FLOATS), -1)
+    rows = Rows(
+        **{n: np.frombuffer(joined[n], dtype=COLUMNS[n]) for n in COLUMNS if n not in _FLOATS},
+        **dict(zip(_FLOATS, floats, strict=True)),
+    )
+    if len(rows):
+        _check(rows, floats, batches)
+    return rows
+
+
+def _unequal(batch: MeasurementBatch) -> str:
+    lengths = {}
+    for (name, dtype), data in zip(COLUMNS.items(), _columns(batch), strict=True):
+        if len(data) % dtype.itemsize:
+            return f"column {name}: {len(data)} bytes is no multiple of {dtype.itemsize}"
+        lengths[name] = len(data) // dtype.itemsize
+    return f"columns of unequal length: {lengths}"
+
+
+_columns: Callable[[MeasurementBatch], tuple[bytes, ...]] = attrgetter(*COLUMNS)
+_SIZES = tuple(dtype.itemsize for dtype in COLUMNS.values())
 
 _FLOATS = {
     "processing_seconds": np.inf,
@@ -193,7 +210,10 @@ _FLOATS = {
 """Upper limit of each float column; the lower limit of all is 0."""
 
 
-def _check(rows: Rows, floats: npt.NDArray[np.float32], segments: int) -> None:
+def _check(
+    rows: Rows, floats: npt.NDArray[np.float32], batches: Sequence[MeasurementBatch]
+) -> None:
+    segments = len(batches[0].segments)
     lows, highs = floats.min(axis=1).tolist(), floats.max(axis=1).tolist()
     for (name, limit), low, high in zip(_FLOATS.items(), lows, highs, strict=True):
         # A NaN makes min and max NaN, and each comparison with NaN is false.
@@ -209,15 +229,19 @@ def _check(rows: Rows, floats: npt.NDArray[np.float32], segments: int) -> None:
         raise DecodeError("negative prompt_chars")
     if bool(((rows.bucket >= BUCKETS) & (rows.bucket != NO_BUCKET)).any()):
         raise DecodeError(f"column bucket: neither below {BUCKETS} nor {NO_BUCKET}")
-    partition, offset = rows.partition, rows.offset
-    if int(partition.max()) != int(partition[0]) or int(partition.min()) != int(partition[0]):
+    _check_rising(rows.partition, rows.offset, [len(batch) for batch in batches])
+
+
+def _check_rising(
+    partition: npt.NDArray[np.int32], offset: npt.NDArray[np.int64], lengths: list[int]
+) -> None:
+    batch = np.repeat(np.arange(len(lengths)), lengths)
+    if int(partition.max()) != int(partition.min()):
         # A stable sort, so that rows of other partitions may stand between two of the same.
-        order = np.argsort(partition, kind="stable")
-        partition, offset = partition[order], offset[order]
-        falls = (offset[1:] <= offset[:-1]) & (partition[1:] == partition[:-1])
-    else:
-        falls = offset[1:] <= offset[:-1]
-    if bool(falls.any()):
+        order = np.lexsort((partition, batch))
+        partition, offset, batch = partition[order], offset[order], batch[order]
+    falls = (offset[1:] <= offset[:-1]) & (partition[1:] == partition[:-1])
+    if bool((falls & (batch[1:] == batch[:-1])).any()):
         raise DecodeError("source offsets do not rise within a partition")
 
 

@@ -301,7 +301,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         float, Meta(gt=0.0, lt=0.5, description="Chance of a false rollback, whole rollout.")
     ] = 0.05
     windows: Windows = Windows()
-    segments: list[Segment] = []
+    segments: Annotated[
+        list[Segment], Meta(max_length=200, description="A measured row names one in a byte.")
+    ] = []
     confirm_seconds: Annotated[
         float,
         Meta(gt=0.0, le=DAY_S, description="A rollback not confirmed by then raises an alert."),

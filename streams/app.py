@@ -19,7 +19,7 @@ from schemas.topics import Topic
 from streams.fold import LogEntry
 from streams.kafka_checkpoints import KafkaCheckpoints
 from streams.kafka_io import KafkaIO
-from streams.runner import TICK_SECONDS, FoldRunner, Received
+from streams.runner import LOOK_TICK_SECONDS, FoldRunner, Received
 from streams.settings import MonitorSettings
 from streams.telemetry import Telemetry
 
@@ -139,7 +139,7 @@ def create_app(settings: MonitorSettings, telemetry: Telemetry) -> faust.App:
             await _forward(event, io, settings)
             event.ack()
 
-    @app.timer(TICK_SECONDS)
+    @app.timer(LOOK_TICK_SECONDS)
     async def tick() -> None:
         telemetry.ticks += 1
         await handover.tick()

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
+import numpy.typing as npt
 
 from schemas.feedback_batch import FeedbackRows
 from schemas.log import Rows
 
 __all__ = ["new_rows"]
 
-AnyRows = TypeVar("AnyRows", Rows, FeedbackRows)
 
-
-def new_rows(rows: AnyRows, source_topic: str, seen: dict[str, int]) -> AnyRows:
-    """The rows that were not counted yet; afterwards they are.
+def new_rows(
+    rows: Rows | FeedbackRows, source_topic: str, seen: dict[str, int]
+) -> npt.NDArray[np.bool_]:
+    """Which rows were not counted yet, shape (rows,); afterwards they are.
 
     A worker, or a curator, delivers its batch before it commits its offsets, so within a source
     partition a batch never begins beyond what was delivered before: one high-water mark a
     partition is enough.
 
     Args:
-        rows: a batch's rows, offsets rising within a partition.
+        rows: of batches in the order of the log.
         source_topic: the topic that they came from.
         seen: the next expected offset by ``topic/partition``; changed in place.
     """
-    if len(rows) and bool((rows.partition == rows.partition[0]).all()):
-        # One partition, offsets rising: mostly all of it is new.
-        key = f"{source_topic}/{rows.partition[0]}"
-        expected, first = seen.get(key, 0), int(rows.offset[0])
-        seen[key] = max(expected, int(rows.offset[-1]) + 1)
-        return rows if first >= expected else rows.where(rows.offset >= expected)
-    fresh = np.zeros(len(rows), np.bool_)
-    for partition in np.unique(rows.partition):
+    fresh = np.empty(len(rows), np.bool_)
+    for partition in np.unique(rows.partition).tolist():
         key = f"{source_topic}/{partition}"
-        here = rows.partition == partition
-        fresh |= here & (rows.offset >= seen.get(key, 0))
-        seen[key] = max(seen.get(key, 0), int(rows.offset[here].max()) + 1)
-    return rows if fresh.all() else rows.where(fresh)
+        here = np.flatnonzero(rows.partition == partition)
+        offsets = rows.offset[here]
+        # The mark before each row; a batch that is sent again lies below it.
+        marks = np.maximum.accumulate(np.concatenate(([seen.get(key, 0) - 1], offsets)))
+        fresh[here] = offsets > marks[:-1]
+        seen[key] = int(marks[-1]) + 1
+    return fresh

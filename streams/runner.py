@@ -24,7 +24,7 @@ from streams.rollout import ACTIVE
 from streams.state import ServiceState, new_state, restore, snapshot
 from streams.telemetry import Telemetry
 
-__all__ = ["CLOCK_SKEW_MS", "TICK_SECONDS", "Checkpoints", "FoldRunner", "Received"]
+__all__ = ["LOOK_TICK_SECONDS", "Checkpoints", "FoldRunner", "Received"]
 
 log = logging.getLogger("driftgate.monitor")
 
@@ -33,6 +33,8 @@ CHECKPOINT_SECONDS = 1.0
 """More often costs writes, less often lengthens what a crash folds again."""
 TICK_SECONDS = 1.0
 """How long a log may be idle before its owner writes a tick: the finest step of time-outs."""
+LOOK_TICK_SECONDS = 0.05
+"""The same where measured rows wait for the next look: five looks' time."""
 IDLE_TICK_SECONDS = 60.0
 """The same for a service with neither a rollout nor a live worker."""
 _MARKER_KEY = b"partition"
@@ -191,6 +193,8 @@ class FoldRunner:
                     or bool(state.live_workers())
                 )
                 limit = TICK_SECONDS if watched else IDLE_TICK_SECONDS
+                if state.pending:
+                    limit = LOOK_TICK_SECONDS
                 if now - partition.heard_at.setdefault(service, now) >= limit:
                     partition.heard_at[service] = now
                     await self._io.append(Tick(service=service), partition=number)

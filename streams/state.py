@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from schemas.alerting import AlertRule
 from schemas.control import AlertSeverity
+from schemas.log import MeasurementBatch
 from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
 from streams.errors import RecoveryError
@@ -21,6 +22,7 @@ from streams.watch import Watch
 __all__ = [
     "Confirmation",
     "OpenAlert",
+    "PendingBatch",
     "ServiceState",
     "Worker",
     "new_state",
@@ -53,6 +55,14 @@ class Worker(msgspec.Struct, kw_only=True):
     def is_live(self, now_ms: int) -> bool:
         """Whether it was heard of within three of its heartbeats and a second."""
         return now_ms - self.seen_ms <= 3 * self.interval_ms + 1000
+
+
+class PendingBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A measurement batch that is not counted yet."""
+
+    offset: int
+    """Of the log."""
+    batch: MeasurementBatch
 
 
 class OpenAlert(msgspec.Struct, kw_only=True):
@@ -108,6 +118,10 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """Rows dropped because their worker was fenced."""
     workers: dict[str, Worker] = {}
     stage_since_ms: int = 0
+    pending: list[PendingBatch] = []
+    """Batches that came so soon after the last look that they wait for the next one."""
+    looked_ms: int = 0
+    """Log time of the last look at the evidence."""
     checked_ms: int = 0
     """Log time at which workers and alerts were last looked at."""
     rows_ms: int = 0

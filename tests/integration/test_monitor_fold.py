@@ -113,6 +113,33 @@ def test_an_idle_log_has_ticks(kafka: KafkaSettings, launch: Launch) -> None:
     asyncio.run(run())
 
 
+def test_a_burst_is_counted_without_anything_that_follows(
+    kafka: KafkaSettings, launch: Launch
+) -> None:
+    """Batches of one moment wait for a look; the owner's tick brings it, long before the idle one.
+
+    The service has no live worker, so without what waits it would be ticked once a minute.
+    """
+    launch("monitor", kafka=kafka)
+
+    async def run() -> list[str]:
+        async with LogWriter(kafka) as log:
+            await log.write(*(measurement(rows_of(range(10 * n, 10 * n + 10))) for n in range(20)))
+
+        async def kinds() -> list[str]:
+            records = await read_all(kafka, Topic.LOG, committed_only=False)
+            return [type(decode_log_record(r.value)).__name__ for r in records]
+
+        async def ticked() -> bool:
+            return (await kinds())[-1] == "Tick"
+
+        await until("the owner of the log brings the next look", ticked)
+        await as_undisturbed(kafka)
+        return await kinds()
+
+    assert asyncio.run(run())[:21] == ["MeasurementBatch"] * 20 + ["Tick"]
+
+
 def test_an_idle_log_is_woken_after_a_restart(kafka: KafkaSettings) -> None:
     """A monitor that takes over a log in which nothing happens starts its clock again.
 

@@ -182,7 +182,7 @@ async def measured(kafka: KafkaSettings) -> Measured:
     for batch in batches:
         found = batch.rows()
         rows += len(found)
-        fresh = new_rows(found, batch.source_topic, seen)
+        fresh = found.where(new_rows(found, batch.source_topic, seen))
         places = zip(fresh.partition.tolist(), fresh.offset.tolist(), strict=True)
         flags += zip(places, fresh.flags.tolist(), strict=True)
     return Measured(rows, sorted(place for place, _ in flags), dict(flags), batches)

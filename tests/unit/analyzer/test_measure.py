@@ -164,5 +164,7 @@ def test_batch_is_read_back_as_it_was_made() -> None:
 def test_segments_do_not_depend_on_the_order_of_rows() -> None:
     """The same rows in another order name the same segments in the same places."""
     rows = [Row(0, n, 0, segment) for n, segment in enumerate(["b", "a", "rest"])]
-    assert batch(rows).segments == ["a", "b", "rest"]
-    assert np.array_equal(batch(rows).rows().segment, [1, 0, 2])
+    segments = [Segment(name=name, attribute="plan", values=[name]) for name in "bca"]
+    made = batch(rows, rolling(segments=segments))
+    assert made.segments == ["a", "b", "c", "rest"]
+    assert np.array_equal(made.rows().segment, [1, 0, 3])
