@@ -81,6 +81,13 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     limit: Annotated[float | None, Meta(description="What it is held against.")] = None
     lower: Annotated[float | None, Meta(description="Lower confidence bound of the value.")] = None
     upper: Annotated[float | None, Meta(description="Upper confidence bound of the value.")] = None
+    evidence: Annotated[
+        float | None,
+        Meta(description="Log e-value: of the good side if successful, else of a breach."),
+    ] = None
+    boundary: Annotated[
+        float | None, Meta(description="What the evidence must reach to certify: -log alpha.")
+    ] = None
     dry_run: bool = False
 
 
@@ -98,6 +105,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     policy_hash: str
     code_version: str
+    libraries: Annotated[
+        str, Meta(description="What the numbers were computed with: name and version of each.")
+    ]
     actor: Annotated[str, Meta(description="Who decided: `driftgate` or an operator (M30).")]
     command_id: Annotated[
         str | None, Meta(description="The operator command that it answers, if any.")

@@ -187,6 +187,13 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     min_samples: Annotated[
         int, Meta(ge=1, description="Rows an arm, or heartbeats of a worker, before it is judged.")
     ] = 200
+    max_samples: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="promotion: not certified after so many rows, the rollout pauses."),
+    ] = None
+    segments: Annotated[
+        list[str], Meta(description="Only their users count; empty: everybody (M30, M51).")
+    ] = []
     warmup_seconds: Annotated[
         float,
         Meta(

@@ -46,10 +46,23 @@ def contradictions(policy: Policy) -> list[tuple[str, str]]:
             if ends <= begins:
                 found.append((f"freezes[{i}].to", "is not after its from"))
     for i, gate in enumerate(policy.gates):
-        found += [(f"gates[{i}].{key}", reason) for key, reason in _gate_contradictions(gate)]
-        if gate.metric.is_feedback and not gate.optional and policy.stages[0].percent == 0:
-            reason = "must be true: in shadow green serves nobody, so nobody can speak of it"
-            found.append((f"gates[{i}].optional", reason))
+        wrong = _gate_contradictions(gate) + _gate_in_policy(gate, policy)
+        found += [(f"gates[{i}].{key}", reason) for key, reason in wrong]
+    return found
+
+
+def _gate_in_policy(gate: Gate, policy: Policy) -> list[tuple[str, str]]:
+    """What is wrong with a gate among the stages and segments that there are."""
+    known = [segment.name for segment in policy.segments]
+    names = ", ".join(sorted(known)) or "none"
+    found = [
+        ("segments", f"no segment {name!r}; there are: {names}")
+        for name in gate.segments
+        if name not in known
+    ]
+    if gate.metric.is_feedback and not gate.optional and policy.stages[0].percent == 0:
+        reason = "must be true: in shadow green serves nobody, so nobody can speak of it"
+        found.append(("optional", reason))
     return found
 
 
@@ -233,6 +246,21 @@ def _gate_contradictions(gate: Gate) -> list[tuple[str, str]]:
             f"{metric} counts over the whole stage already",
         ),
         (lasts and promotes, "sustained_seconds", "a promotion gate has no breach to sustain"),
+        (
+            bool(gate.segments) and metric.is_health,
+            "segments",
+            "analyzers serve users of all segments",
+        ),
+        (
+            gate.max_samples is not None and not promotes,
+            "max_samples",
+            "goes with a promotion gate: any other one is watched to the end",
+        ),
+        (
+            gate.max_samples is not None and gate.max_samples <= gate.min_samples,
+            "max_samples",
+            "is not above min_samples",
+        ),
         (
             promotes and metric.is_health,
             "role",

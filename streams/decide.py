@@ -34,6 +34,10 @@ def decide(state: ServiceState, watch: Watch, emit: Emitter) -> None:
                 report = watch.report(i)
                 rollout.pause(state, f"gate {report.gate}: {report.reason}", emit, gate=report)
                 return
+        for i in watch.exhausted():
+            if not watch.gates[i].dry_run:
+                _give_up(state, watch, i, emit)
+                return
         _advance_if_ready(state, watch, emit)
 
 
@@ -127,6 +131,17 @@ def _mismatched(state: ServiceState, report: GateReport, emit: Emitter) -> None:
         rollout.roll_back(state, reason, emit, gate=report)
     elif state.rollout.phase is Phase.PROGRESSING:
         rollout.pause(state, report.reason, emit, gate=report)
+
+
+def _give_up(state: ServiceState, watch: Watch, i: int, emit: Emitter) -> None:
+    """What was to be shown was not, in as many rows as it may take."""
+    report, most = watch.report(i), watch.gates[i].max_samples
+    reason = f"gate {report.gate} is not certified after {most} rows: {report.reason}"
+    if state.policy.mode is Mode.EXPERIMENT:
+        reason = f"the experiment ends without a winner: {reason}"
+        rollout.roll_back(state, reason, emit, gate=report)
+    else:
+        rollout.pause(state, reason, emit, gate=report)
 
 
 def _advance_if_ready(state: ServiceState, watch: Watch, emit: Emitter) -> None:

@@ -16,6 +16,7 @@ from schemas.control import (
 from schemas.log import OperatorCommand
 from schemas.topics import Topic
 from schemas.version import VERSION
+from streams.libraries import LIBRARIES
 from streams.outputs import Output, decision_id
 from streams.state import OpenAlert, ServiceState
 
@@ -64,6 +65,7 @@ class Emitter:
             reason=reason,
             policy_hash=state.policy.hash,
             code_version=VERSION,
+            libraries=LIBRARIES,
             actor=self.command.actor if self.command else SYSTEM,
             command_id=self.command.id if self.command else None,
             **details,

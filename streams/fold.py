@@ -9,7 +9,7 @@ the evidence costs hardly depends on how many rows are new. When that is follows
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from streams.feedback import FeedbackSamples
 from streams.outputs import Output
 from streams.panes import Pane, new_pane
 from streams.samples import Samples
+from streams.segments import BySegment
 from streams.state import PendingBatch, ServiceState
 from streams.windows import due_windows, window_metrics
 from streams.workers import (
@@ -53,8 +54,6 @@ from streams.workers import (
 )
 
 __all__ = ["LOOK_MS", "LogEntry", "look", "step"]
-
-AnySamples = TypeVar("AnySamples", Samples, FeedbackSamples)
 
 LOOK_MS = 10
 """Log time between two looks at the evidence. A look costs about as much as a thousand rows: at
@@ -254,12 +253,13 @@ def look(state: ServiceState, emit: Emitter) -> None:
     if state.rollout.phase is Phase.PROMOTED:
         compared = samples.as_candidate()
     else:
-        compared = _of_segments(samples, first.segments, state.rollout.only_segments)
-    watch.take(compared, counted)
+        compared = BySegment(samples, first.segments).of(state.rollout.only_segments)
+    several = BySegment(compared, first.segments)
+    watch.take(several, counted)
     if state.split is not None:
         state.split.take(compared.rows.bucket)
     if any(watch.timers):
-        pane.add_recent(compared, watch.gates, counted)
+        pane.add_recent(several, watch.gates, counted)
         watch.observe(state.recent + pane.moments, state.now_ms)
     decide(state, watch, emit)
 
@@ -281,14 +281,6 @@ def _pooled(state: ServiceState, emit: Emitter) -> tuple[Rows, list[MeasurementB
     return (pooled_rows(good) if good else NO_ROWS), good
 
 
-def _of_segments(samples: AnySamples, names: list[str], only: list[str]) -> AnySamples:
-    """The rows that a stage compares: others are control, but not the same kind of users."""
-    if not only:
-        return samples
-    wanted = np.array([name in only for name in names])
-    return samples.where(wanted[samples.rows.segment])
-
-
 def _hear(state: ServiceState, batch: FeedbackBatch, emit: Emitter) -> None:
     """Take what people said of results: it counts where and when it comes."""
     rows = batch.rows()
@@ -307,9 +299,9 @@ def _hear(state: ServiceState, batch: FeedbackBatch, emit: Emitter) -> None:
     if state.rollout.phase is Phase.PROMOTED:
         present = present.as_candidate()
     else:
-        present = _of_segments(present, batch.segments, state.rollout.only_segments)
+        present = BySegment(present, batch.segments).of(state.rollout.only_segments)
     if len(present.rows):
-        watch.take_feedback(present, _counted(state))
+        watch.take_feedback(BySegment(present, batch.segments), _counted(state))
         decide(state, watch, emit)
 
 

@@ -13,6 +13,7 @@ from schemas.policy import Gate, Metric, Statistic
 from streams.feedback import FEEDBACK_METRICS, FeedbackSamples
 from streams.metrics import CANDIDATE, CONTROL, gate_samples
 from streams.samples import COUNTS, Samples
+from streams.segments import BySegment
 
 __all__ = [
     "COUNTS",
@@ -123,17 +124,20 @@ class Pane(msgspec.Struct, kw_only=True):
             for arm in (CONTROL, CANDIDATE):
                 totals[arm].feedback += here.totals(arm)
 
-    def add_recent(self, samples: Samples, gates: list[Gate], counted: list[bool]) -> None:
+    def add_recent(
+        self, several: BySegment[Samples], gates: list[Gate], counted: list[bool]
+    ) -> None:
         """Add rows to what the gates that look at the running window are tested on.
 
         Args:
-            samples: rows made under this pane's revision.
+            several: rows made under this pane's revision.
             gates: the policy's gates, in their order.
             counted: for each gate whether it takes rows now (false while it warms up).
         """
         for i, gate in enumerate(gates):
             if not (counted[i] and gate.sustained_seconds):
                 continue
+            samples = several.of(gate.segments)
             if gate.statistic is Statistic.RATE:
                 for arm in (CONTROL, CANDIDATE):
                     rows, hits = samples.rate(gate.metric, arm)

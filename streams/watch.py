@@ -24,6 +24,7 @@ from streams.gates.sustained import SustainedTimer
 from streams.health import FleetHealth
 from streams.metrics import CANDIDATE, CONTROL
 from streams.samples import Samples
+from streams.segments import BySegment
 
 __all__ = ["WATCH_HORIZON_ROWS", "Watch", "new_watch", "watch_after_promotion"]
 
@@ -64,24 +65,24 @@ class Watch(msgspec.Struct, kw_only=True):
     """Whether a gate has rows enough to be judged, as it then has for the rest of the period."""
     health: FleetHealth = msgspec.field(default_factory=FleetHealth)
 
-    def take(self, samples: Samples, counted: list[bool]) -> None:
+    def take(self, samples: BySegment[Samples], counted: list[bool]) -> None:
         """Count a batch, all of it made under this stage's revision.
 
         Args:
             samples: what was measured.
             counted: for each gate whether it takes rows now (false while it warms up).
         """
-        control, candidate = samples.meant(CONTROL), samples.meant(CANDIDATE)
         for i, gate in enumerate(self.gates):
             if counted[i]:
-                self.control_rows[i] += control
-                self.candidate_rows[i] += candidate
+                mine = samples.of(gate.segments)
+                self.control_rows[i] += mine.meant(CONTROL)
+                self.candidate_rows[i] += mine.meant(CANDIDATE)
                 if not gate.metric.is_of_prompts:
                     continue
-                _count(gate, self.evidence[i], samples)
+                _count(gate, self.evidence[i], mine)
                 self.enough[i] = self.enough[i] or _has_enough(gate, self.evidence[i])
 
-    def take_feedback(self, samples: FeedbackSamples, counted: list[bool]) -> None:
+    def take_feedback(self, samples: BySegment[FeedbackSamples], counted: list[bool]) -> None:
         """Count a batch of feedback, all of it on results of this stage's revision.
 
         Args:
@@ -91,8 +92,9 @@ class Watch(msgspec.Struct, kw_only=True):
         for i, gate in enumerate(self.gates):
             evidence = self.evidence[i]
             if counted[i] and gate.metric.is_feedback and not isinstance(evidence, HealthEvidence):
-                control = samples.values(gate.metric, CONTROL)
-                candidate = samples.values(gate.metric, CANDIDATE)
+                mine = samples.of(gate.segments)
+                control = mine.values(gate.metric, CONTROL)
+                candidate = mine.values(gate.metric, CANDIDATE)
                 evidence.update(control, candidate)
                 self.enough[i] = self.enough[i] or _has_enough(gate, evidence)
 
@@ -153,6 +155,16 @@ class Watch(msgspec.Struct, kw_only=True):
             if not self.enough[i]
             and max(self.candidate_rows[i], self.control_rows[i]) >= STARVED * gate.min_samples
             and self._missing(i) is Verdict.ERROR
+        ]
+
+    def exhausted(self) -> list[int]:
+        """The promotion gates that have had as many rows as they may, and are not certified."""
+        return [
+            i
+            for i, gate in enumerate(self.gates)
+            if gate.max_samples is not None
+            and self.evidence[i].samples >= gate.max_samples
+            and not self.passes(i)
         ]
 
     def verdict(self, i: int, *, whether_good: bool = False) -> Verdict:

@@ -142,7 +142,9 @@ def judge(
         lower = evidence.lower((alpha_breach if low_is_breach else alpha_good) / 2.0)
         upper = evidence.upper((alpha_good if low_is_breach else alpha_breach) / 2.0)
         bounds = (lower, upper)
-    return _report(gate, evidence, verdict, reason, bounds=bounds)
+    return _report(
+        gate, evidence, verdict, reason, bounds=bounds, e_value=(log_e, -math.log(alpha))
+    )
 
 
 def missing_verdict(
@@ -238,6 +240,7 @@ def _report(
     reason: str,
     *,
     bounds: tuple[float | None, float | None] = (None, None),
+    e_value: tuple[float | None, float | None] = (None, None),
 ) -> GateReport:
     lower, upper = (None if x is None or not math.isfinite(x) else x for x in bounds)
     return GateReport(
@@ -253,5 +256,7 @@ def _report(
         limit=evidence.limit,
         lower=lower,
         upper=upper,
+        evidence=e_value[0],
+        boundary=e_value[1],
         dry_run=gate.dry_run,
     )

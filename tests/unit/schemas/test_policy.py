@@ -460,6 +460,7 @@ OTHER = {
     "force": {"control": "candidate"},
     "mode": {"rollout": "experiment"},
     "arm": {"all": "control"},
+    "max_samples": {None: 5000},
     "reference": {None: msgspec.to_builtins(sample(DriftReference))},
 }
 

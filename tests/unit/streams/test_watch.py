@@ -22,14 +22,15 @@ from schemas.control import (
 )
 from schemas.log import Command, RowFlag, Rows
 from schemas.policy import Gate, GateRole, default_policy
-from schemas.rollout import Phase
+from schemas.rollout import Phase, Segment
 from streams.gates.judge import STARVED, gate_alpha
 from streams.metrics import CANDIDATE, CONTROL, gate_samples, metric_samples
 from streams.panes import COUNTS, SUMS, new_pane
 from streams.samples import Samples
+from streams.segments import BySegment
 from streams.state import snapshot
 from streams.watch import Watch, new_watch
-from tests.support.folding import Story, gate, of_type, policy, rows_of
+from tests.support.folding import Story, gate, measurement, of_type, policy, rows_of
 
 
 def typed(gates: list[Gate]) -> list[Gate]:
@@ -46,6 +47,11 @@ GATES = typed(
     ]
 )
 EVERY = policy(*GATES, alpha=0.2)
+
+
+def everybody(rows: Rows) -> BySegment[Samples]:
+    """Rows of users whom no gate tells apart."""
+    return BySegment(Samples(rows), ["a", "b", "c"])
 
 
 def chance(seed: int, rows: int, **columns: Any) -> Rows:
@@ -70,7 +76,7 @@ def test_a_batch_counts_as_each_gate_would_count_it(seed: int, sizes: list[int])
     watch, plain = new_watch(EVERY), new_watch(EVERY)
     for n, size in enumerate(sizes):
         rows = chance(seed + n, size)
-        watch.take(Samples(rows), [True] * len(gates))
+        watch.take(everybody(rows), [True] * len(gates))
         candidate = rows.has(RowFlag.CANDIDATE)
         for g, evidence in zip(gates, plain.evidence, strict=True):
             values, valid = gate_samples(g, rows)
@@ -86,7 +92,7 @@ def test_a_pane_counts_what_its_rows_say(seed: int, size: int) -> None:
     gates = typed([gate("errors-sustained"), gate("score-vs-control", sustained_seconds=9.0)])
     pane = new_pane(0, 1, len(gates))
     pane.add_samples(Samples(rows), ["a", "b", "c"])
-    pane.add_recent(Samples(rows), gates, [True, True])
+    pane.add_recent(everybody(rows), gates, [True, True])
     # A rejected row has no arm, unless it is one that we failed on.
     armed = ~rows.has(RowFlag.REJECTED) | rows.has(RowFlag.SYSTEM_ERROR)
     candidate = rows.has(RowFlag.CANDIDATE) & armed
@@ -128,7 +134,7 @@ def test_a_glance_says_what_the_report_says(seed: int, control_exists: bool, bad
         flags = flags | rng.integers(0, 2, size)
         level = 1.0 - bad * rng.random(size) * 0.6
         rows = chance(seed + n, size, flags=flags, score=level, coherence=level)
-        watch.take(Samples(rows), [True] * len(gates))
+        watch.take(everybody(rows), [True] * len(gates))
         reports = [watch.report(i, with_bounds=False) for i in range(len(gates))]
         for i, report in enumerate(reports):
             found = watch.verdict(i, whether_good=True)
@@ -303,7 +309,7 @@ def test_a_small_control_arm_is_waited_for() -> None:
     rows = chance(1, 3000, flags=RowFlag.CANDIDATE | RowFlag.SEMANTIC)
     few = chance(2, 100, flags=RowFlag.SEMANTIC)
     for each in (rows, few):
-        watch.take(Samples(each), [True] * len(gates))
+        watch.take(everybody(each), [True] * len(gates))
     found = watch.verdict(place)
     assert found is Verdict.INCONCLUSIVE
 
@@ -388,8 +394,67 @@ def test_the_evidence_takes_the_same_room_after_any_number_of_rows() -> None:
 def test_a_watch_is_encoded_and_read_exactly() -> None:
     """What a monitor restores is what it had, to the last bit."""
     watch, gates = new_watch(EVERY), GATES
-    watch.take(Samples(chance(9, 500)), [True] * len(gates))
+    watch.take(everybody(chance(9, 500)), [True] * len(gates))
     data = msgspec.msgpack.encode(watch)
     back = msgspec.msgpack.decode(data, type=Watch)
     assert back == watch
     assert msgspec.msgpack.encode(back) == data
+
+
+def test_a_gate_may_be_about_some_users_alone() -> None:
+    """Fairness (M30): what harms a small segment is not averaged away over everybody."""
+    staff = Segment(name="staff", attribute="plan", values=["staff"])
+    for_staff = gate("coherence", name="coherence-staff", segments=["staff"])
+    story = rolling(gate("coherence"), for_staff, segments=[staff])
+    for _ in range(40):
+        first = story.state.measured
+        columns = rows_of(
+            range(first, first + 400),
+            flags=RowFlag.CANDIDATE | RowFlag.SEMANTIC,
+            segment=np.arange(400) % 20 == 0,
+            coherence=np.where(np.arange(400) % 20 == 0, 0.6, 0.85),
+        )
+        story.after(1).record(
+            measurement(columns, revision=story.state.rollout.revision, segments=["rest", "staff"])
+        )
+        if story.state.rollout.phase is Phase.ROLLED_BACK:
+            break
+    (event,) = of_type(story.outputs, RolloutRolledBack)
+    assert event.gate is not None
+    assert event.gate.gate == "coherence-staff"
+    assert event.gate.samples == story.state.measured // 20
+    assert not any(e.gate.gate == "coherence" for e in of_type(story.outputs, GateBreached))
+
+
+def test_a_promotion_gate_may_have_its_time_in_rows() -> None:
+    """Not certified after so many rows: the rollout pauses and says so, once."""
+    story = rolling(gate("improvement", max_samples=1000), gate("semantic-errors"))
+    for _ in range(15):
+        story.after(1).measure(100, 100, score=0.5)
+    (event,) = of_type(story.outputs, RolloutPaused)
+    assert "gate improvement is not certified after 1000 rows" in event.reason
+    assert event.gate is not None
+    assert event.gate.samples == 1000
+    story.command(Command.RESUME)
+    for _ in range(5):
+        story.after(1).measure(100, 100, score=0.5)
+    assert len(of_type(story.outputs, RolloutPaused)) == 1
+
+
+def test_a_promotion_gate_that_is_certified_does_not_run_out() -> None:
+    """More rows than it may take are no harm once it holds."""
+    story = rolling(gate("improvement", max_samples=1000), gate("semantic-errors"))
+    for _ in range(20):
+        story.after(1).measure(100, 100, score=0.7)
+    assert not of_type(story.outputs, RolloutPaused)
+
+
+def test_a_report_says_how_far_the_evidence_is() -> None:
+    """The log e-value and the boundary that certifies, of the side that the verdict is about."""
+    watch = new_watch(EVERY)
+    watch.take(everybody(chance(9, 3000)), [True] * len(GATES))
+    for report in watch.reports():
+        if report.verdict in (Verdict.FAILED, Verdict.SUCCESSFUL):
+            assert report.evidence is not None
+            assert report.boundary is not None
+            assert report.evidence >= report.boundary
