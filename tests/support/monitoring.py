@@ -19,6 +19,7 @@ from driftgate.commanding import command, new_command
 from driftgate.reading import TopicReader, read_all
 from schemas import cloudevents
 from schemas.control import ControlEvent
+from schemas.feedback_batch import FeedbackBatch, FeedbackFlag
 from schemas.log import COLUMNS, Command, CommandRecord, LogRecord, RowFlag, encode_log_record
 from schemas.policy import Policy, Stage, Windows
 from schemas.rollout import Phase, RolloutState
@@ -125,7 +126,13 @@ class Traffic:
         self.state: RolloutState | None = None
         """What the workers obey."""
         self.beating = True
+        self.beat: dict[str, Any] = {}
+        """What the workers' heartbeats say that is not as good as it might be; called when it is a
+        function, with the turn."""
+        self.ratings: dict[FeedbackFlag, tuple[float, float]] = {}
+        """What people say of control's and the candidate's results, by kind: their means."""
         self._offset = itertools.count(0, 80)
+        self._rated = itertools.count(0, 40)
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[Self]:
@@ -173,8 +180,31 @@ class Traffic:
             measurement(rows, service=self.service, revision=revision, rollout_id=rollout_id)
         ]
         if self.beating and turn % 4 == 0:
-            records += [heartbeat(w, revision, service=self.service) for w in ("w1", "w2")]
+            said = {k: v(turn) if callable(v) else v for k, v in self.beat.items()}
+            records += [heartbeat(w, revision, service=self.service, **said) for w in ("w1", "w2")]
+        records += [self._feedback(kind, means, revision) for kind, means in self.ratings.items()]
         return records
+
+    def _feedback(
+        self, kind: FeedbackFlag, means: tuple[float, float], revision: int
+    ) -> FeedbackBatch:
+        first = next(self._rated)
+        arm = np.arange(40) % 2
+        spread = np.where(np.arange(40) % 4 < 2, 0.1, -0.1)
+        columns = {
+            "partition": np.zeros(40, "<i4"),
+            "offset": np.arange(first, first + 40, dtype="<i8"),
+            "flags": (kind | np.where(arm, FeedbackFlag.CANDIDATE, 0)).astype("u1"),
+            "segment": np.zeros(40, "u1"),
+            "revision": np.full(40, revision, "<i4"),
+            "value": np.clip(np.array(means)[arm] + spread, 0, 1).astype("<f4"),
+        }
+        return FeedbackBatch(
+            service=self.service,
+            source_topic="prompts.feedback",
+            segments=["rest"],
+            **{name: column.tobytes() for name, column in columns.items()},
+        )
 
     async def command(self, kind: Command, id: str) -> None:
         """A command straight into the log, where the monitor would put it."""
