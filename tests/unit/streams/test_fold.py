@@ -226,6 +226,7 @@ BAD_BATCHES = {
     "an offset twice": rows_of([1, 1, 2]),
     "negative offsets": rows_of([-3, -2, -1]),
     "unknown segment": rows_of(range(3), segment=1),
+    "unknown arm": rows_of(range(3), flags=256),
 }
 
 
