@@ -15,11 +15,12 @@ import numpy.typing as npt
 from schemas.control import GateReport, Verdict
 from schemas.log import Heartbeat
 from schemas.policy import Against, Gate, GateRole, Metric, Policy
+from streams.counting import count_rows, has_enough, recent_breach
 from streams.feedback import FeedbackSamples
 from streams.gates.evidence import HORIZON_ROWS, AnyEvidence, evidence_for, latency_cap
 from streams.gates.health import HealthEvidence
 from streams.gates.judge import STARVED, decide, gate_alpha, judge, missing_verdict
-from streams.gates.kinds import ContrastEvidence, MeanEvidence, RateEvidence
+from streams.gates.kinds import ContrastEvidence
 from streams.gates.sustained import SustainedTimer
 from streams.health import FleetHealth
 from streams.metrics import CANDIDATE, CONTROL
@@ -29,7 +30,7 @@ from streams.segments import BySegment
 __all__ = ["WATCH_HORIZON_ROWS", "Watch", "new_watch", "watch_after_promotion"]
 
 # Looked up once: in Python 3.11 each access to a member through its class runs a descriptor.
-_RULES, _PROMOTION = Against.RULES, GateRole.PROMOTION
+_PROMOTION = GateRole.PROMOTION
 
 _GAP_PANES = 3
 """A breach that must last is interrupted by so many panes without an observation."""
@@ -79,8 +80,8 @@ class Watch(msgspec.Struct, kw_only=True):
                 self.candidate_rows[i] += mine.meant(CANDIDATE)
                 if not gate.metric.is_of_prompts:
                     continue
-                _count(gate, self.evidence[i], mine)
-                self.enough[i] = self.enough[i] or _has_enough(gate, self.evidence[i])
+                count_rows(gate, self.evidence[i], mine)
+                self.enough[i] = self.enough[i] or has_enough(gate, self.evidence[i])
 
     def take_feedback(self, samples: BySegment[FeedbackSamples], counted: list[bool]) -> None:
         """Count a batch of feedback, all of it on results of this stage's revision.
@@ -96,7 +97,7 @@ class Watch(msgspec.Struct, kw_only=True):
                 control = mine.values(gate.metric, CONTROL)
                 candidate = mine.values(gate.metric, CANDIDATE)
                 evidence.update(control, candidate)
-                self.enough[i] = self.enough[i] or _has_enough(gate, evidence)
+                self.enough[i] = self.enough[i] or has_enough(gate, evidence)
 
     def take_heartbeat(self, beat: Heartbeat, counted: list[bool], now_ms: int) -> None:
         """Count a worker's sign of life.
@@ -132,7 +133,7 @@ class Watch(msgspec.Struct, kw_only=True):
         """
         for i, timer in enumerate(self.timers):
             if timer is not None:
-                breaching = _recent_breach(self.gates[i], recent[:, i].tolist())
+                breaching = recent_breach(self.gates[i], recent[:, i].tolist())
                 if breaching is not None:
                     timer.update(now_ms, breaching=breaching)
 
@@ -348,56 +349,3 @@ def _watch(
         control_rows=[0] * len(gates),
         enough=[False] * len(gates),
     )
-
-
-def _has_enough(gate: Gate, evidence: AnyEvidence) -> bool:
-    if gate.against is Against.CONTROL and evidence.control_samples < gate.min_samples:
-        return False
-    return evidence.samples >= gate.min_samples
-
-
-def _count(gate: Gate, evidence: AnyEvidence, samples: Samples) -> None:
-    """Equal to an update with `streams.metrics.gate_samples`, to the bit."""
-    metric = gate.metric
-    match evidence:
-        case RateEvidence():
-            if gate.statistic.quantile is None:
-                evidence.update_counts(*samples.rate(metric, CANDIDATE))
-            else:
-                values = samples.values(metric, CANDIDATE)
-                hits = int(np.count_nonzero(values > gate.parsed.limit))
-                evidence.update_counts(values.size, hits)
-        case MeanEvidence():
-            values = samples.values(metric, CANDIDATE)
-            if values.size:
-                evidence.update_checked(values)
-        case ContrastEvidence():
-            difference = evidence.parts[0].difference
-            candidate = samples.values(metric, CANDIDATE)
-            if gate.against is _RULES:
-                candidate = candidate - (1.0 + gate.parsed.limit) * samples.rules_scores(CANDIDATE)
-            control = samples.values(metric, CONTROL)[: 0 if difference.paired else None]
-            evidence.update_moments(
-                difference.moments_checked(control), difference.moments_checked(candidate)
-            )
-
-
-def _recent_breach(gate: Gate, moments: list[list[float]]) -> bool | None:
-    """Whether the running window's estimate is beyond the objective; None with too few rows."""
-    n, total, _ = moments[CANDIDATE]
-    control_n, control_total, _ = moments[CONTROL]
-    against_control = gate.against is Against.CONTROL
-    if n < gate.min_samples or (against_control and control_n < gate.min_samples):
-        return None
-    objective = gate.parsed
-    if gate.statistic.quantile is not None:
-        limit = 1.0 - gate.statistic.quantile
-    elif against_control:
-        control = control_total / control_n
-        limit = (1.0 + objective.limit) * control
-        if gate.floor:
-            floored = control + (gate.floor if objective.upper else -gate.floor)
-            limit = max(limit, floored) if objective.upper else min(limit, floored)
-    else:
-        limit = 0.0 if gate.against is Against.RULES else objective.limit
-    return total / n > limit if objective.upper else total / n < limit
