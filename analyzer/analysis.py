@@ -62,7 +62,8 @@ class Analyst:
             lag_messages: prompts that wait behind it.
         """
         polled, rules_seconds, admitted = poll
-        semantic = await self._score([a for a in admitted if isinstance(a, Accepted)], lag_messages)
+        accepted = [a for a in admitted if isinstance(a, Accepted)]
+        semantic = await self._score(accepted, lag_messages, rules_done=polled + rules_seconds)
         semantic_done = time.perf_counter() - polled
         results, rows = [], []
         now_ms = time.time_ns() // 1_000_000
@@ -80,6 +81,7 @@ class Analyst:
                     served,
                     rules_seconds=rules_seconds,
                     processing_seconds=rules_seconds if served is None else semantic_done,
+                    batch_seconds=semantic_done,
                     **who,
                 )
                 seconds = rules_seconds if measured is None else semantic_done
@@ -88,7 +90,7 @@ class Analyst:
         return results, rows
 
     async def _score(
-        self, accepted: Sequence[Accepted], lag_messages: int
+        self, accepted: Sequence[Accepted], lag_messages: int, *, rules_done: float
     ) -> dict[tuple[SourcePosition, str], Semantic]:
         """The semantic half of every prompt that wants it, by prompt and deployment."""
         found: dict[tuple[SourcePosition, str], Semantic] = {}
@@ -108,10 +110,18 @@ class Analyst:
             except SemanticFailure as failure:
                 log.warning("%d prompts fall back to rules: %s", len(batch), failure)
                 seconds = time.perf_counter() - started
-                several = [Semantic(None, failure.reason, seconds, seconds)] * len(batch)
+                several = [
+                    Semantic(None, failure.reason, seconds, seconds, started - rules_done)
+                ] * len(batch)
             else:
                 several = [
-                    Semantic(scores, None, result.embed_seconds, result.semantic_seconds)
+                    Semantic(
+                        scores,
+                        None,
+                        result.embed_seconds,
+                        result.semantic_seconds,
+                        started - rules_done,
+                    )
                     for scores in result.scores
                 ]
             for one, semantic in zip(batch, several, strict=True):

@@ -220,6 +220,8 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         mode=policy.mode,
         preflight=command.preflight,
         rehearsal=command.rehearsal,
+        deployments=[blue, green],
+        policy=policy,
     )
     emit.rollout()
     overtake_confirmation(state, emit)
