@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DeliveryError", "NotifySettingError", "RecoveryError", "StreamsError"]
+__all__ = [
+    "DeliveryError",
+    "NotifySettingError",
+    "RecoveryError",
+    "SinkMissingError",
+    "SinkRefusedError",
+    "SinkUnavailableError",
+    "StreamsError",
+]
 
 
 class StreamsError(Exception):
@@ -19,3 +27,15 @@ class DeliveryError(StreamsError):
 
 class NotifySettingError(StreamsError):
     """A channel that cannot be used as it is set; the message holds no secret."""
+
+
+class SinkUnavailableError(StreamsError):
+    """MLflow is away, slow or out of order: the same may succeed later."""
+
+
+class SinkRefusedError(StreamsError):
+    """MLflow does not take this, and probably never will."""
+
+
+class SinkMissingError(SinkRefusedError):
+    """MLflow does not have what this is about."""

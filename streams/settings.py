@@ -7,7 +7,7 @@ import msgspec
 from schemas.policy import Policy
 from schemas.settings import KafkaSettings
 
-__all__ = ["MonitorSettings", "NotifierSettings"]
+__all__ = ["MonitorSettings", "NotifierSettings", "TrackerSettings"]
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,3 +33,21 @@ class NotifierSettings(msgspec.Struct, frozen=True, kw_only=True):
     escalation_urls: list[str]
     """Apprise URLs that hear of alerts that nobody has acknowledged."""
     alertmanager_url: str | None
+
+
+class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes to MLflow, and where it is."""
+
+    kafka: KafkaSettings
+    uri: str
+    """MLflow's tracking URI; may hold a password."""
+    experiment: str = "driftgate"
+    artifact_location: str | None = None
+    """Where a new experiment keeps its files; None: where MLflow's server says."""
+    trace_ratio: float = 0.02
+    """Share of prompts that are sampled, in [0, 1]."""
+    timeout_seconds: int = 30
+    """Of a request."""
+    loader_module: str
+    """See :class:`streams.tracking.mlflow_models.ModelRegistry`."""
+    requirements: list[str]
