@@ -18,6 +18,7 @@ from driftgate.commands import (
     replay,
     roles,
     rollout,
+    tracking,
     validate,
 )
 from driftgate.console_io import err
@@ -42,6 +43,9 @@ app.command()(broker.broker)
 app.command()(roles.analyzer)
 app.command()(roles.monitor)
 app.command()(alerts.notifier)
+app.command()(tracking.tracker)
+app.command()(tracking.mlflow)
+app.command(hidden=True)(tracking.mlflow_server)
 app.command()(produce.produce)
 app.command()(control.control)
 app.command()(replay.replay)

@@ -51,3 +51,9 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True):
     loader_module: str
     """See :class:`streams.tracking.mlflow_models.ModelRegistry`."""
     requirements: list[str]
+
+    @property
+    def shown_uri(self) -> str:
+        """The URI without what may be a secret."""
+        kind, _, place = self.uri.partition("://")
+        return f"{kind}://{place.partition('?')[0].rpartition('@')[2]}"

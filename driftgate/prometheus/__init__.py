@@ -2,5 +2,13 @@
 
 from driftgate.prometheus.families import AnalyzerCollector, MonitorCollector
 from driftgate.prometheus.server import Probes, Progress, serve
+from driftgate.prometheus.tracker import TrackerCollector
 
-__all__ = ["AnalyzerCollector", "MonitorCollector", "Probes", "Progress", "serve"]
+__all__ = [
+    "AnalyzerCollector",
+    "MonitorCollector",
+    "Probes",
+    "Progress",
+    "TrackerCollector",
+    "serve",
+]

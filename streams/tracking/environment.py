@@ -19,6 +19,8 @@ def mlflow_environment(timeout_s: int) -> dict[str, str]:
         # Nothing is sent to its makers.
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # Its log lines go where ours go.
+        "MLFLOW_CONFIGURE_LOGGING": "false",
         # It looks for git and warns where there is none.
         "GIT_PYTHON_REFRESH": "quiet",
     }

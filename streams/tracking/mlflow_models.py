@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -107,17 +108,19 @@ class ModelRegistry:
             data = Path(parent) / "deployment.json"
             data.write_bytes(document)
             target = Path(parent) / "model"
-            text = DataType.string
-            mlflow.pyfunc.save_model(
-                target,
-                loader_module=self._loader_module,
-                data_path=str(data),
-                pip_requirements=self._requirements,
-                signature=ModelSignature(
-                    inputs=Schema([ColSpec(text, name, required) for name, required
-                                   in _INPUTS.items()])
-                ),
-            )  # fmt: skip
+            columns = [
+                ColSpec(DataType.string, name, required) for name, required in _INPUTS.items()
+            ]
+            with warnings.catch_warnings():
+                # That there is no example: to make one, a version would have to compute.
+                warnings.simplefilter("ignore", UserWarning)
+                mlflow.pyfunc.save_model(
+                    target,
+                    loader_module=self._loader_module,
+                    data_path=str(data),
+                    pip_requirements=self._requirements,
+                    signature=ModelSignature(inputs=Schema(columns)),
+                )
             self._client.log_artifacts(run_id, str(target), folder)
 
     def move(self, aliases: Aliases, versions: Mapping[Side, str]) -> bool:

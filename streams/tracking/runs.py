@@ -23,7 +23,7 @@ from schemas.control import (
     RolloutStarted,
 )
 from schemas.policy import Gate, Policy
-from schemas.rollout import Deployment
+from schemas.rollout import Deployment, DeploymentKind
 from streams.tracking.drafts import (
     Aliases,
     Points,
@@ -153,7 +153,9 @@ def _start(run: RunRef, event: RolloutStarted) -> RunStart:
         "blue": event.blue,
         "green": event.green,
         "code_version": event.code_version,
+        "libraries": event.libraries,
         "policy_hash": event.policy_hash,
+        "rehearsal": str(event.rehearsal).lower(),
         "started_by": event.actor,
     }
     for side, deployment in deployments.items():
@@ -173,10 +175,10 @@ def _start(run: RunRef, event: RolloutStarted) -> RunStart:
 
 
 def _deployment_params(side: Side, deployment: Deployment) -> dict[str, str]:
-    return {
-        f"{side}.kind": deployment.kind.value,
-        f"{side}.semantic_weight": f"{deployment.semantic_weight:g}",
-    }
+    params = {f"{side}.kind": deployment.kind.value}
+    if deployment.kind is DeploymentKind.SEMANTIC:
+        params[f"{side}.semantic_weight"] = f"{deployment.semantic_weight:g}"
+    return params
 
 
 def _policy_params(policy: Policy) -> dict[str, str]:

@@ -77,6 +77,7 @@ class Tracker:
             aiokafka.errors.KafkaError: the broker cannot be reached at the start.
         """
         settings = self._settings
+        log.info("connecting to %s; a new database takes some seconds", settings.shown_uri)
         try:
             experiment_id = await self._calls.call("its first call", self._sink.connect)
         except StoppedError:

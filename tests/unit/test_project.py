@@ -38,6 +38,9 @@ SHELLS = {
     "streams/app.py": "the Faust app, and the timer that writes the clock into the log",
     "streams/notify/channels.py": "speaks to mail servers, chats and Alertmanager",
     "streams/notify/notifier.py": "consumes alerts, and waits between attempts",
+    "streams/tracking/kafka_*": "consumes, and commits what MLflow has",
+    "streams/tracking/mlflow_*": "writes to MLflow, in a thread, and waits for it",
+    "streams/tracking/tracker.py": "the process that ties Kafka to MLflow",
     "streams/kafka_*": "reads ranges of the log back, and writes what the fold says",
 }
 
