@@ -35,7 +35,7 @@ def is_sampled(trace: str, ratio: float) -> bool:
         ratio: in [0, 1].
 
     >>> [is_sampled(trace_id("c", f"prompts/0/{n}"), 0.3) for n in range(8)]
-    [False, False, False, False, True, False, True, False]
+    [False, False, False, False, True, False, False, False]
     """
     return int(trace[-16:], 16) < ratio * 2**64
 

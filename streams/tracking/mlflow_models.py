@@ -22,8 +22,13 @@ from streams.tracking.drafts import Aliases, Side
 
 __all__ = ["ModelRegistry", "model_name"]
 
-_INPUTS = {"prompt": True, "domain": False, "context": False}
-"""Columns, and whether they are required."""
+_INPUTS = Schema(
+    [
+        ColSpec(DataType.string, "prompt"),
+        ColSpec(DataType.string, "domain", required=False),
+        ColSpec(DataType.string, "context", required=False),
+    ]
+)
 _AT = "driftgate.at_ms"
 _CONFIG = "driftgate.config"
 
@@ -108,9 +113,6 @@ class ModelRegistry:
             data = Path(parent) / "deployment.json"
             data.write_bytes(document)
             target = Path(parent) / "model"
-            columns = [
-                ColSpec(DataType.string, name, required) for name, required in _INPUTS.items()
-            ]
             with warnings.catch_warnings():
                 # That there is no example: to make one, a version would have to compute.
                 warnings.simplefilter("ignore", UserWarning)
@@ -119,7 +121,7 @@ class ModelRegistry:
                     loader_module=self._loader_module,
                     data_path=str(data),
                     pip_requirements=self._requirements,
-                    signature=ModelSignature(inputs=Schema(columns)),
+                    signature=ModelSignature(inputs=_INPUTS),
                 )
             self._client.log_artifacts(run_id, str(target), folder)
 

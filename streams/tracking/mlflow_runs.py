@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -46,8 +45,8 @@ class Run(NamedTuple):
     hop_ms: int
 
     def step(self, at_ms: int) -> int:
-        """How many windows have begun since its start."""
-        return max(0, math.ceil((at_ms - self.started_ms) / self.hop_ms))
+        """How many hops of log time since the one that it started in: a window's number."""
+        return max(0, at_ms // self.hop_ms - self.started_ms // self.hop_ms)
 
 
 class Runs:
