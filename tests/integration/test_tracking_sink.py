@@ -14,7 +14,7 @@ import pytest
 from schemas.feedback import FeedbackKind
 from schemas.prompts import Path, SourcePosition
 from streams.errors import SinkMissingError, SinkUnavailableError
-from streams.tracking.drafts import Kept, RunRef, TraceDraft
+from streams.tracking.drafts import FeedbackDraft, Kept, RunRef, TraceDraft
 from streams.tracking.feedback import feedback_draft
 from streams.tracking.points import window_points
 from streams.tracking.runs import run_operations
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from streams.tracking.mlflow_sink import MlflowSink
 
 pytestmark = MLFLOW_WARNINGS
-TRACING = Tracing("cluster", 0.25)
 
 
 class Written:
@@ -53,9 +52,28 @@ class Written:
     def __init__(self, uri: str) -> None:
         settings = settings_of(uri, experiment=f"e-{uuid.uuid4().hex[:8]}")
         self.uri = uri
+        # Of its own, since a trace stays in the experiment that it was first written to.
+        self.cluster_id = uuid.uuid4().hex
+        self.tracing = Tracing(self.cluster_id, 0.25)
         self.sink: MlflowSink = sink_of(settings)
         self.client: MlflowClient = client_of(uri)
         self.experiment_id = self.sink.connect()
+
+    def drafts(self, count: int) -> list[TraceDraft]:
+        return [
+            self.tracing.enriched(
+                enriched(n), Kept.SAMPLED, made_ms=MADE_MS + n, published_ms=MADE_MS + n + 30
+            )
+            for n in range(count)
+        ]
+
+    def feedback(
+        self, offset: int, value: float = 1.0, kind: FeedbackKind = FeedbackKind.USER_RATING
+    ) -> FeedbackDraft:
+        position = SourcePosition("prompts.feedback", 1, 5)
+        return feedback_draft(
+            feedback(offset, value, kind), position, cluster_id=self.cluster_id, at_ms=MADE_MS
+        )
 
     def traces(self, **query: Any) -> list[Any]:
         return list(self.client.search_traces(locations=[self.experiment_id], **query))
@@ -75,18 +93,9 @@ def written(request: pytest.FixtureRequest) -> Iterator[Written]:
     return Written(request.getfixturevalue(name))
 
 
-def drafts_of(count: int) -> list[TraceDraft]:
-    return [
-        TRACING.enriched(
-            enriched(n), Kept.SAMPLED, made_ms=MADE_MS + n, published_ms=MADE_MS + n + 30
-        )
-        for n in range(count)
-    ]
-
-
 def test_a_trace_comes_back_with_its_spans_and_times(written: Written) -> None:
     """Names, parents, times to the nanosecond, inputs, outputs, tags, state, and its run (M78)."""
-    (draft,) = drafts_of(1)
+    (draft,) = written.drafts(1)
     written.sink.write_traces([draft])
     (trace,) = written.traces()
     info, root = trace.info, trace.data.spans[0]
@@ -111,10 +120,10 @@ def test_a_trace_comes_back_with_its_spans_and_times(written: Written) -> None:
 
 def test_errors_and_fallbacks_are_marked(written: Written) -> None:
     """A rejection is an error; a fallback was served, and the span that failed is one (M81)."""
-    fallback = TRACING.enriched(
+    fallback = written.tracing.enriched(
         enriched(1, Path.FALLBACK), Kept.FALLBACK, made_ms=MADE_MS, published_ms=MADE_MS
     )
-    refused = TRACING.rejected(rejected(2), made_ms=MADE_MS, published_ms=MADE_MS)
+    refused = written.tracing.rejected(rejected(2), made_ms=MADE_MS, published_ms=MADE_MS)
     written.sink.write_traces([fallback, refused])
     (error,) = written.traces(filter_string="attributes.status = 'ERROR'")
     assert error.info.trace_id == refused.trace_id
@@ -127,11 +136,8 @@ def test_errors_and_fallbacks_are_marked(written: Written) -> None:
 
 def test_what_is_written_again_is_not_there_twice(written: Written) -> None:
     """Traces, links, feedback and metrics may all be repeated."""
-    drafts = drafts_of(7)
-    said = feedback_draft(
-        feedback(3, 0.0), SourcePosition("prompts.feedback", 0, 9), cluster_id="cluster",
-        at_ms=MADE_MS,
-    )  # fmt: skip
+    drafts = written.drafts(7)
+    said = written.feedback(3, 0.0)
     points = [p for n in range(3) if (p := window_points(window(n)))]
     for _ in range(3):
         written.sink.write_traces(drafts)
@@ -156,12 +162,9 @@ def test_what_is_written_again_is_not_there_twice(written: Written) -> None:
 @pytest.mark.parametrize("kind", list(FeedbackKind))
 def test_feedback_is_attached_to_its_trace(written: Written, kind: FeedbackKind) -> None:
     """Who said what, when, and where it stands in Kafka."""
-    (draft,) = drafts_of(1)
+    (draft,) = written.drafts(1)
     written.sink.write_traces([draft])
-    position = SourcePosition("prompts.feedback", 1, 5)
-    written.sink.attach(
-        feedback_draft(feedback(0, 1.0, kind), position, cluster_id="cluster", at_ms=MADE_MS)
-    )
+    written.sink.attach(written.feedback(0, 1.0, kind))
     (found,) = written.traces()[0].info.assessments
     assert (found.name, found.value, found.rationale) == (kind.value, 1.0, "helpful")
     assert found.source.source_id == "ann"
@@ -172,9 +175,7 @@ def test_feedback_is_attached_to_its_trace(written: Written, kind: FeedbackKind)
 
 def test_feedback_on_nothing_says_so(written: Written) -> None:
     """A trace that was left out is not there: the caller decides what that means."""
-    said = feedback_draft(
-        feedback(99), SourcePosition("prompts.feedback", 0, 9), cluster_id="cluster", at_ms=1
-    )
+    said = written.feedback(99)
     with pytest.raises(SinkMissingError):
         written.sink.attach(said)
     with pytest.raises(SinkMissingError):
@@ -310,9 +311,9 @@ def test_a_locked_database_is_waited_for_and_then_said(mlflow_uri: str) -> None:
     with sqlite3.connect(mlflow_uri.removeprefix("sqlite:///"), isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(SinkUnavailableError, match="locked"):
-            written.sink.write_traces(drafts_of(1))
+            written.sink.write_traces(written.drafts(1))
         other.execute("ROLLBACK")
-    written.sink.write_traces(drafts_of(1))
+    written.sink.write_traces(written.drafts(1))
     assert len(written.traces()) == 1
 
 
