@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLFLOW_WARNINGS",
+    "START_S",
     "client_of",
     "copy_of",
     "free_port",
@@ -52,7 +53,7 @@ MLFLOW_WARNINGS = [
 
 _LEASH = Path(__file__).parent / "leash.py"
 START_S = 240.0
-"""For a server: its imports and its tables take half a minute of a busy machine."""
+"""For MLflow to start: its imports and its tables take a minute of a busy machine."""
 
 
 def mlflow_module(name: str = "mlflow") -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
+from aiokafka import AIOKafkaProducer
 
 from schemas import cloudevents
 from schemas.control import (
@@ -31,7 +34,8 @@ from schemas.prompts import (
     SourcePosition,
     Timings,
 )
-from schemas.topics import Topic
+from schemas.settings import KafkaSettings
+from schemas.topics import TOPICS, Topic
 from tests.support.samples import sample
 
 __all__ = [
@@ -42,6 +46,7 @@ __all__ = [
     "enriched",
     "feedback",
     "promoted",
+    "publish",
     "record",
     "rejected",
     "report",
@@ -274,3 +279,27 @@ def window(number: int = 0, **changes: Any) -> WindowMetrics:
         relevance_mean=None,
     )
     return msgspec.structs.replace(found, **changes)
+
+
+async def publish(kafka: KafkaSettings, records: Iterable[tuple[Topic, Any]]) -> None:
+    """Write events to their topics, as whoever writes them does; bytes as they are."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, enable_idempotence=True, linger_ms=5
+    ) as producer:
+        futures = []
+        for number, (topic, event) in enumerate(records):
+            raw = isinstance(event, bytes)
+            made = FakeRecord("", 0, 0, 0, None, event, []) if raw else record(topic, event)
+            # Services are in one partition each; prompts in all of them.
+            spread = next(spec.spread for spec in TOPICS if spec.topic is topic)
+            futures.append(
+                await producer.send(
+                    kafka.topic(topic),
+                    made.value,
+                    # A compacted topic takes nothing without one.
+                    key=str(getattr(event, "id", number)).encode(),
+                    partition=number % kafka.partitions(spread),
+                    headers=made.headers,
+                )
+            )
+        await asyncio.gather(*futures)
