@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path as FilePath
 
 import pytest
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from driftgate.broker import probe_cluster
 from schemas.settings import KafkaSettings
@@ -47,10 +48,13 @@ def written(uri: str, experiment: str) -> list[str]:
 
 async def committed(kafka: KafkaSettings, lane: str = "traces") -> int:
     """The sum of the offsets that a group has committed."""
+    group = f"{kafka.topic_prefix}driftgate-tracker-{lane}"
     async with admin(kafka) as client:
-        offsets = await client.list_consumer_group_offsets(
-            f"{kafka.topic_prefix}driftgate-tracker-{lane}"
-        )
+        try:
+            offsets = await client.list_consumer_group_offsets(group)
+        except GroupCoordinatorNotAvailableError:
+            # No group has ever committed anything on this broker.
+            return 0
     return sum(max(found.offset, 0) for found in offsets.values())
 
 
