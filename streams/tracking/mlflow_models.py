@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -19,8 +18,9 @@ from mlflow.types import ColSpec, DataType, Schema
 
 from schemas.rollout import Deployment
 from streams.tracking.drafts import Aliases, Side
+from streams.tracking.mlflow_names import model_name
 
-__all__ = ["ModelRegistry", "model_name"]
+__all__ = ["ModelRegistry"]
 
 _INPUTS = Schema(
     [
@@ -31,14 +31,6 @@ _INPUTS = Schema(
 )
 _AT = "driftgate.at_ms"
 _CONFIG = "driftgate.config"
-
-
-def model_name(service: str) -> str:
-    """The registered model of a service: `driftgate-SERVICE`, in letters that MLflow takes."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", service)[:100]
-    if plain == service:
-        return f"driftgate-{service}"
-    return f"driftgate-{plain}-{blake2b(service.encode(), digest_size=4).hexdigest()}"
 
 
 class ModelRegistry:

@@ -20,7 +20,8 @@ from streams.tracking.drafts import (
     RunStart,
     Side,
 )
-from streams.tracking.mlflow_models import ModelRegistry, model_name
+from streams.tracking.mlflow_models import ModelRegistry
+from streams.tracking.mlflow_names import model_name
 
 __all__ = ["Run", "Runs"]
 

@@ -50,7 +50,9 @@ def window_points(window: WindowMetrics) -> Points | None:
     seconds = (window.end_ms - window.start_ms) / 1000
     values["prompts_per_second"] = window.prompts / seconds if seconds > 0 else math.nan
     values["cache_hit_rate"] = _rate(window.cache_hits, window.cache_lookups)
-    values["semantic_error_rate"] = _rate(window.semantic_errors, window.semantic_prompts)
+    # Of all that were tried, as the gates count them.
+    errors = window.semantic_errors
+    values["semantic_error_rate"] = _rate(errors, window.semantic_prompts + errors)
     values["system_error_rate"] = _rate(window.system_errors, window.prompts + window.system_errors)
     segment = "" if window.segment == ALL_SEGMENTS else f"{window.segment}/"
     return Points(
