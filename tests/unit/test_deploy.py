@@ -11,8 +11,9 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from analyzer.telemetry import Telemetry as AnalyzerTelemetry
-from driftgate.prometheus import AnalyzerCollector, MonitorCollector
+from driftgate.prometheus import AnalyzerCollector, MonitorCollector, TrackerCollector
 from streams.telemetry import Telemetry as MonitorTelemetry
+from streams.tracking.telemetry import TrackerTelemetry
 from tests.support.folding import heartbeat
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -25,6 +26,7 @@ def families() -> set[str]:
     registry = CollectorRegistry()
     registry.register(AnalyzerCollector(AnalyzerTelemetry(), heartbeat))
     registry.register(MonitorCollector(MonitorTelemetry()))
+    registry.register(TrackerCollector(TrackerTelemetry(0.02)))
     text = generate_latest(registry).decode()
     return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
 
