@@ -114,11 +114,25 @@ class TraceTaker:
                     "%s cannot be read and is passed over: %s",
                     position_of(record).event_id(), error,
                 )  # fmt: skip
+        # What is spoken of and was left out is written with the rest: in as few calls as can be.
+        unwritten = [case for case in cases if not self._write_late(case, drafts)]
+        for said in feedback:
+            late = self._late(said.metadata["driftgate.event_id"], Kept.FEEDBACK)
+            drafts += [late] if late else []
         await self._write(drafts)
-        for case in cases:
-            await self._case(case)
-        for draft in feedback:
-            await self._attach(draft)
+        for case in unwritten:
+            await self._mark(case)
+        for said in feedback:
+            await self._attach(said)
+
+    def _write_late(self, case: CuratedCase, drafts: list[TraceDraft]) -> bool:
+        """Whether the event of a case was left out and is remembered: it is then written."""
+        draft = self._late(case.id, Kept.CURATED)
+        if draft is None:
+            return False
+        drafts.append(draft._replace(tags=draft.tags | curated_tags(case)))
+        self._telemetry.cases["written"] += 1
+        return True
 
     def _enriched(self, record: Record) -> list[TraceDraft]:
         event = cloudevents.decode_json(record.value, PromptEnriched)
@@ -140,31 +154,27 @@ class TraceTaker:
             given, position_of(record), cluster_id=self._cluster_id, at_ms=record.timestamp
         )
 
-    async def _case(self, case: CuratedCase) -> None:
+    async def _mark(self, case: CuratedCase) -> None:
+        """Mark a case on its trace; without one, it becomes a trace of its own."""
         tags = curated_tags(case)
-        draft = self._late(case.id, Kept.CURATED)
-        if draft is None:
-            try:
-                await self._calls.call(
-                    f"the case {case.id}",
-                    lambda: self._sink.tag_trace(self._tracing.id_of(case.id), tags),
-                )
-            except SinkMissingError:
-                draft = self._tracing.curated(case)
-            except SinkRefusedError as error:
-                self._refused("case", case.id, error)
-                return
-        if draft is not None:
+        try:
+            await self._calls.call(
+                f"the case {case.id}",
+                lambda: self._sink.tag_trace(self._tracing.id_of(case.id), tags),
+            )
+        except SinkMissingError:
+            draft = self._tracing.curated(case)
             await self._write([draft._replace(tags=draft.tags | tags)])
-        self._telemetry.cases["marked" if draft is None else "written"] += 1
+            self._telemetry.cases["written"] += 1
+        except SinkRefusedError as error:
+            self._refused("case", case.id, error)
+        else:
+            self._telemetry.cases["marked"] += 1
 
     async def _attach(self, draft: FeedbackDraft) -> None:
-        event_id = draft.metadata["driftgate.event_id"]
-        late = self._late(event_id, Kept.FEEDBACK)
-        if late is not None:
-            await self._write([late])
+        what = f"feedback on {draft.metadata['driftgate.event_id']}"
         try:
-            await self._calls.call(f"feedback on {event_id}", lambda: self._sink.attach(draft))
+            await self._calls.call(what, lambda: self._sink.attach(draft))
         except SinkMissingError:
             # It was not sampled, and is too old to be written now: the counter says how many.
             self._telemetry.feedback["no_trace"] += 1
