@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mlflow import MlflowClient
@@ -12,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
 from schemas.version import VERSION
-from streams.errors import SinkMissingError, SinkUnavailableError
+from streams.errors import SinkMissingError, SinkRefusedError, SinkUnavailableError
 from streams.settings import TrackerSettings
 from streams.tracking.drafts import FeedbackDraft, Points, RunOperation, RunRef, TraceDraft
 from streams.tracking.mlflow_errors import translated
@@ -60,8 +59,8 @@ class MlflowSink:
 
     def write_traces(self, drafts: Sequence[TraceDraft]) -> None:
         """Write traces with their spans, and link them to their runs; all or an error."""
-        with self._again(), translated():
-            found = self._connected()
+
+        def write(found: _Connection) -> None:
             found.tracing.log_spans(found.experiment_id, mlflow_spans(drafts))
             by_run: dict[RunRef, list[TraceDraft]] = {}
             for draft in drafts:
@@ -73,6 +72,8 @@ class MlflowSink:
                 ids = [draft.trace_id for draft in several]
                 for first in range(0, len(ids), MAX_LINKS):
                     found.client.link_traces_to_run(ids[first : first + MAX_LINKS], run.id)
+
+        self._write(write)
 
     def tag_trace(self, trace_id: str, tags: dict[str, str]) -> None:
         """Set tags of a trace.
@@ -115,14 +116,29 @@ class MlflowSink:
 
     def apply(self, operations: Sequence[RunOperation]) -> None:
         """Do something to runs, in this order."""
-        with self._again(), translated():
+
+        def write(found: _Connection) -> None:
             for operation in operations:
-                self._connected().runs.apply(operation)
+                found.runs.apply(operation)
+
+        self._write(write)
 
     def log_points(self, points: Sequence[Points]) -> None:
         """Write metrics, in as few calls as can be."""
-        with self._again(), translated():
-            self._connected().runs.log(points)
+        self._write(lambda found: found.runs.log(points))
+
+    def _write(self, write: Callable[[_Connection], None]) -> None:
+        try:
+            with translated():
+                write(self._connected())
+        except SinkRefusedError:
+            # A run that we remember may be deleted, or the database another one: look again.
+            self._connection = None
+            try:
+                with translated():
+                    write(self._connected())
+            except SinkMissingError as error:
+                raise SinkRefusedError(str(error)) from error
 
     def _connected(self) -> _Connection:
         if self._connection is None:
@@ -152,15 +168,6 @@ class MlflowSink:
                 "choose another with DRIFTGATE_MLFLOW_EXPERIMENT"
             )
         return str(found.experiment_id)
-
-    @contextmanager
-    def _again(self) -> Iterator[None]:
-        """Where MLflow does not have what we remember, its data was replaced: look again."""
-        try:
-            yield
-        except SinkMissingError as error:
-            self._connection = None
-            raise SinkUnavailableError(str(error)) from error
 
 
 def _has(tracing: TracingClient, draft: FeedbackDraft) -> bool:

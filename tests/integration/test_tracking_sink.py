@@ -275,8 +275,7 @@ def test_a_run_that_was_deleted_is_made_again(written: Written) -> None:
     points = [p for n in range(2) if (p := window_points(window(n)))]
     written.sink.log_points(points[:1])
     written.client.delete_run(written.runs()[0].info.run_id)
-    sink = sink_of(settings_of(written.uri, experiment=experiment_name(written)))
-    sink.log_points(points[1:])
+    written.sink.log_points(points[1:])
     (run,) = written.runs()
     history = written.client.get_metric_history(run.info.run_id, "candidate/prompts")
     assert [m.timestamp for m in history] == [MADE_MS + 20_000]
