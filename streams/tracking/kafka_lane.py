@@ -42,6 +42,11 @@ PATIENCE_MS = 2**31 - 1
 """Between two polls: MLflow may be away for days, and the tracker stays in its group."""
 PAUSE_SECONDS = 2.0
 """After Kafka has failed."""
+LAG_SECONDS = 2.0
+"""Between two looks at how much there is."""
+DRAIN_SECONDS = 10.0
+"""What a stop allows for the poll under way. What MLflow or Kafka has not taken by then is read again
+by the next start."""
 CLOSE_SECONDS = 3.0
 """For leaving the group: aiokafka would wait for ever for a broker that is away."""
 
@@ -88,9 +93,11 @@ class Lane:
             fetch_max_wait_ms=POLL_MS,
         )
         self._held: dict[TopicPartition, list[Any]] = {}
+        """Records that must wait."""
         self._barrier: Mapping[TopicPartition, int] | None = None
         """Ends of the first topics, when what is held was read."""
-        self._read: set[TopicPartition] = set()
+        self._done: dict[TopicPartition, int] = {}
+        """The next offset that is not taken."""
 
     async def run(self) -> None:
         """Read until told to stop.
@@ -99,44 +106,58 @@ class Lane:
             aiokafka.errors.KafkaError: the broker cannot be reached at the start.
         """
         await self._consumer.start()
+        self._consumer.subscribe(list(self._topics), listener=_Assigned(self))
+        tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._watch_lag())]
+        stop = asyncio.create_task(self._stopping.wait())
         try:
-            self._consumer.subscribe(list(self._topics), listener=_Assigned(self))
-            while not self._stopping.is_set():
-                self._telemetry.turns += 1
-                try:
-                    await self._turn()
-                except KafkaError as error:
-                    # A commit that came too late, or a broker that is away: what is not committed
-                    # is read again, and written again over itself.
-                    log.warning("%s: Kafka: %r", self._name, error)
-                    await self._pause()
+            await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({tasks[0]}, timeout=DRAIN_SECONDS if stop.done() else 0)
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
+            stop.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._telemetry.joined.discard(self._name)
             await self._close()
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._telemetry.turns += 1
+            try:
+                await self._turn()
+            except KafkaError as error:
+                # A commit that came too late, or a broker that is away: what is not committed is
+                # read again, and written again over itself.
+                log.warning("%s: Kafka: %r", self._name, error)
+                await self._stopped_within(PAUSE_SECONDS)
 
     async def _turn(self) -> None:
         found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
             timeout_ms=POLL_MS, max_records=MAX_RECORDS
         )
-        self._read |= found.keys()
         first = {tp: records for tp, records in found.items() if tp.topic not in self._then}
         later = {tp: records for tp, records in found.items() if tp.topic in self._then}
         if later:
             self._hold(later)
-        await self._take(first)
-        if self._held and await self._caught_up():
-            held = self._held
-            if await self._take(held):
-                self._release()
-        await self._tell()
+        if not await self._take(first):
+            return
+        if self._held and await self._caught_up() and await self._take(self._held):
+            self._release()
+        for tp in self._consumer.assignment() - self._held.keys():
+            self._done[tp] = await self._consumer.position(tp)
 
     async def _take(self, found: Mapping[TopicPartition, list[Any]]) -> bool:
+        """Whether records are taken and committed; not when it is to end."""
         records = [record for several in found.values() for record in several]
         if not records:
             return True
         if not await self._handle(records):
             return False
-        await self._consumer.commit({tp: rs[-1].offset + 1 for tp, rs in found.items()})
+        # Positions, which are beyond the markers of transactions too.
+        await self._consumer.commit({tp: await self._consumer.position(tp) for tp in found})
         return True
 
     def _hold(self, later: dict[TopicPartition, list[Any]]) -> None:
@@ -169,30 +190,39 @@ class Lane:
         """Begin anew with what is committed; called by the group's coordinator."""
         self._held = {}
         self._barrier = None
-        self._read = set()
+        self._done = {}
+        for topic in self._topics.values():
+            self._telemetry.lag.pop(topic, None)
         self._telemetry.joined.add(self._name)
         if partitions:
             log.info("%s: reading %d partitions", self._name, len(partitions))
         else:
             log.info("%s: another tracker is at work; this one stands by", self._name)
 
-    async def _tell(self) -> None:
-        lag = dict.fromkeys(self._topics.values(), 0)
-        # Of what nothing came since it was given to us, the position is not known yet.
-        for tp in self._read & self._consumer.assignment():
-            end = self._consumer.last_stable_offset(tp)
-            position = await self._consumer.position(tp)
-            lag[self._topics[tp.topic]] += max((end or 0) - position, 0)
-        for tp, records in self._held.items():
-            lag[self._topics[tp.topic]] += len(records)
-        self._telemetry.lag |= lag
+    async def _watch_lag(self) -> None:
+        """Say how much is still to be taken, also while MLflow does not take it."""
+        while True:
+            done = {tp: at for tp, at in self._done.items() if tp in self._consumer.assignment()}
+            try:
+                ends = await self._consumer.end_offsets(list(done)) if done else {}
+            except KafkaError as error:
+                log.debug("%s: no ends: %r", self._name, error)
+                ends = {}
+            lag: dict[Topic, int] = {}
+            for tp, end in ends.items():
+                topic = self._topics[tp.topic]
+                lag[topic] = lag.get(topic, 0) + max(end - done[tp], 0)
+            self._telemetry.lag |= lag
+            if await self._stopped_within(LAG_SECONDS):
+                return
 
-    async def _pause(self) -> None:
+    async def _stopped_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(PAUSE_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._stopping.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
     async def _close(self) -> None:
         # As a task: without a broker, aiokafka's own cancelled tasks come out of its stop().

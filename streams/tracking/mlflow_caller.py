@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from streams.errors import (
@@ -57,7 +57,7 @@ class Caller:
         self._telemetry = telemetry
         self._stopping = stopping
         self._retry_seconds = retry_seconds
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._one = asyncio.Lock()
         self._failures = 0
         """In a row."""
 
@@ -90,12 +90,13 @@ class Caller:
 
     async def once(self, function: Callable[[], T]) -> tuple[T, float]:
         """The result of a call that is made once, and the seconds that it took."""
-        self._telemetry.turns += 1
-        began = time.monotonic()
-        result = await asyncio.get_running_loop().run_in_executor(self._pool, function)
-        self._telemetry.available = True
-        self._failures = 0
-        return result, time.monotonic() - began
+        async with self._one:
+            self._telemetry.turns += 1
+            began = time.monotonic()
+            result = await _in_thread(function)
+            self._telemetry.available = True
+            self._failures = 0
+            return result, time.monotonic() - began
 
     async def wait(self, what: str, error: StreamsError) -> None:
         """Say that a call failed, and pause.
@@ -121,3 +122,32 @@ class Caller:
         except (SinkUnavailableError, SinkRefusedError):
             return False
         return True
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """The result of a call, made in a thread that nobody waits for at the end.
+
+    An executor of the standard library would be: a server that hangs would keep the process.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # T, where there is no error
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as caught:  # noqa: BLE001 - handed to whoever waits
+            error = caught
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="mlflow", daemon=True).start()
+    return await future
