@@ -125,7 +125,7 @@ class CuratorSession:
         self._last_s: dict[TopicPartition, float] = {}
         """When that was, in monotonic seconds."""
         self._more = False
-        """Whether feedback is ready that the last turn had no room for."""
+        """Whether the next turn has feedback to judge, also when nothing new comes."""
 
     async def run(self) -> None:
         """Work until told to stop.
@@ -285,7 +285,7 @@ class CuratorSession:
         judged = self._queue.judge(
             self._table, reach, self._known_services(), now_s=time.monotonic(), most=most
         )
-        self._more = len(judged.accepted) + len(judged.rejected) >= most
+        self._more = bool(judged.next_offsets) and len(self._queue) > 0
         return judged
 
     def _known_services(self) -> set[str]:
