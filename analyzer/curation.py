@@ -91,8 +91,10 @@ class Curation:
             candidate = (badness, -self._order, one)
             if len(worst) < self._limits.cases:
                 heapq.heappush(worst, candidate)
-            else:
-                heapq.heappushpop(worst, candidate)
+                continue
+            heapq.heappushpop(worst, candidate)
+            if reason is not CaseReason.DRIFT:
+                self._passed_over["over_budget"] += 1
         return cases
 
     def hear(self, one: Served, given: FeedbackGiven, at_ms: int) -> CuratedCase | None:

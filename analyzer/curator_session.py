@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -115,8 +115,6 @@ class CuratorSession:
         self._lanes: dict[TopicPartition, Curation] = {}
         self._turn_lock = asyncio.Lock()
         """Held while a turn lasts; a rebalance waits for it."""
-        self._read: dict[TopicPartition, int] = {}
-        """The next offset to read."""
         self._handled: dict[TopicPartition, int] = {}
         """The next offset that is not judged yet, of feedback."""
         self._committed: dict[TopicPartition, int] = {}
@@ -205,9 +203,10 @@ class CuratorSession:
         await self._outbox.deliver(batches, judged.rejected, cases)
         for partition, offset in judged.next_offsets.items():
             self._handled[TopicPartition(self._feedback, partition)] = offset
-        await self._commit()
+        positions = {tp: await self._consumer.position(tp) for tp in self._consumer.assignment()}
+        await self._commit(positions)
         self._telemetry.take(judged.accepted, judged.rejected, cases)
-        self._tell()
+        self._tell(positions)
 
     def _take(self, found: dict[TopicPartition, list[Any]]) -> list[CuratedCase]:
         """Sort records in; the cases of windows that are over with them."""
@@ -222,7 +221,6 @@ class CuratorSession:
                     )
                 else:
                     cases += self._see(tp, record)
-            self._read[tp] = records[-1].offset + 1
             self._last_ms[tp] = records[-1].timestamp
             self._last_s[tp] = now_s
         return cases
@@ -315,30 +313,26 @@ class CuratorSession:
             times.append(oldest_ms)
         return (min(times, default=None),)
 
-    async def _commit(self) -> None:
+    async def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
         offsets = dict(self._handled)
-        for tp in self._owned(self._enriched):
+        for tp, position in positions.items():
             lane = self._lanes.get(tp)
-            if lane is not None and lane.begin is not None:
-                offsets[tp] = lane.begin
-            elif tp in self._read:
-                offsets[tp] = self._read[tp]
+            # Of what nothing was read since it was given to us, nothing is known either.
+            if tp.topic == self._enriched and lane is not None:
+                offsets[tp] = position if lane.begin is None else lane.begin
         fresh = {tp: at for tp, at in offsets.items() if self._committed.get(tp) != at}
         if fresh:
             await self._consumer.commit(fresh)
             self._committed |= fresh
 
-    def _tell(self) -> None:
-        lag = {str(topic): 0 for topic in (Topic.FEEDBACK, Topic.ENRICHED)}
-        for name, topic, done in (
-            (self._feedback, Topic.FEEDBACK, self._handled),
-            (self._enriched, Topic.ENRICHED, self._read),
-        ):
-            for tp in self._owned(name):
-                end = self._consumer.last_stable_offset(tp)
-                if end is not None and tp in done:
-                    lag[topic] += max(end - done[tp], 0)
-        self._telemetry.lag = lag
+    def _tell(self, positions: Mapping[TopicPartition, int]) -> None:
+        lag = {self._feedback: len(self._queue), self._enriched: 0}
+        for tp, position in positions.items():
+            lag[tp.topic] += max((self._consumer.last_stable_offset(tp) or 0) - position, 0)
+        self._telemetry.lag = {
+            str(Topic.FEEDBACK): lag[self._feedback],
+            str(Topic.ENRICHED): lag[self._enriched],
+        }
         self._telemetry.waiting = len(self._queue)
         self._telemetry.remembered = len(self._table)
 
@@ -346,8 +340,7 @@ class CuratorSession:
         """Finish the turn under way, and forget what was read: it may go to somebody else."""
         async with self._turn_lock:
             self._queue.clear()
-            for state in (self._lanes, self._read, self._handled, self._committed,
-                          self._last_ms, self._last_s):  # fmt: skip
+            for state in (self._lanes, self._handled, self._committed, self._last_ms, self._last_s):
                 state.clear()
 
 

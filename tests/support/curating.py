@@ -93,18 +93,18 @@ async def serve(
     kafka: KafkaSettings, events: Iterable[PromptEnriched], *, times_ms: Sequence[int] = ()
 ) -> None:
     """Publish results as an analyzer does: in a transaction, under the prompt's key."""
-    async with AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         bootstrap_servers=kafka.bootstrap_servers,
         transactional_id=f"{kafka.topic_prefix}test-analyzer",
-    ) as producer:
-        async with producer.transaction():
-            for n, event in enumerate(events):
-                await producer.send(
-                    kafka.topic(Topic.ENRICHED),
-                    cloudevents.encode_json(event),
-                    key=(event.prompt_id or "").encode(),
-                    timestamp_ms=times_ms[n] if times_ms else None,
-                )
+    )
+    async with producer, producer.transaction():
+        for n, event in enumerate(events):
+            await producer.send(
+                kafka.topic(Topic.ENRICHED),
+                cloudevents.encode_json(event),
+                key=(event.prompt_id or "").encode(),
+                timestamp_ms=times_ms[n] if times_ms else None,
+            )
 
 
 def about(event: PromptEnriched, value: float, *, attributed: bool = True, **fields: Any
@@ -213,7 +213,7 @@ async def cases(kafka: KafkaSettings) -> dict[str, CuratedCase]:
     return found
 
 
-def drift(kind: type[DriftDetected] | type[DriftCleared], at_ms: int, service: str = SERVICE
+def drift(kind: type[DriftDetected | DriftCleared], at_ms: int, service: str = SERVICE
           ) -> DriftDetected | DriftCleared:  # fmt: skip
     """A drift alarm that begins or ends."""
     return msgspec.structs.replace(
