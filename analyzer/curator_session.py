@@ -56,7 +56,8 @@ long, and aiokafka would wait for that for ever."""
 TABLE_SECONDS = 1.0
 """Of a turn for the table; it goes on with the next one."""
 CLOSE_SECONDS = 3.0
-"""For each step of leaving: a broker that is away would be waited for for ever."""
+"""For leaving, and as long again for giving that up: aiokafka would wait for ever for a broker that
+is away."""
 _POLL_RECORDS = 1_000
 _ROWS = 4_000
 """Pieces of feedback a turn: 22 bytes each in a batch, far below the megabyte of a record."""
@@ -160,13 +161,14 @@ class CuratorSession:
             "stop reading what was served": self._reader.stop,
             "stop following": self._followed.stop,
         }
-        for step, done in steps.items():
-            # As a task: without a broker, aiokafka's own cancelled tasks come out of its stop().
-            task = asyncio.ensure_future(done())
-            await asyncio.wait({task}, timeout=CLOSE_SECONDS)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+        # As tasks: without a broker, aiokafka's own cancelled tasks come out of its stop().
+        tasks = {asyncio.ensure_future(done()): step for step, done in steps.items()}
+        _, late = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CLOSE_SECONDS)
+        for task, step in tasks.items():
             if not task.done() or task.cancelled():
                 log.warning("could not %s within %g s", step, CLOSE_SECONDS)
             elif (error := task.exception()) is not None:
