@@ -115,16 +115,10 @@ class Curation:
     def close(self) -> list[CuratedCase]:
         """The cases of the open window, because it is over or nothing comes any more."""
         self._begin = None
-        if not self._worst:
-            return []
         start_ms = self._window * self._window_ms
         end_ms = start_ms + self._window_ms
         cases: dict[str, CuratedCase] = {}
-        for reason, one in self._in_turn():
-            service = one.event.service
-            drifted = self._alarms.open_between(service, start_ms, end_ms)
-            if reason is CaseReason.DRIFT and not drifted:
-                continue
+        for reason, one in self._in_turn(start_ms, end_ms):
             case = self._take(one, reason, end_ms)
             if case is not None:
                 cases[case.id] = case
@@ -141,14 +135,19 @@ class Curation:
         self._spent.clear()
         return cases
 
-    def _in_turn(self) -> list[tuple[CaseReason, Served]]:
+    def _in_turn(self, start_ms: int, end_ms: int) -> list[tuple[CaseReason, Served]]:
         """The worst of each kind, then the second of each, and so on.
 
         In each window another kind goes first, so that all have their turn where there is room for
         a few alone.
         """
-        kinds = sorted(self._worst)
-        first = self._window % len(kinds)
+        kinds = [
+            (reason, service)
+            for reason, service in sorted(self._worst)
+            if reason is not CaseReason.DRIFT
+            or self._alarms.open_between(service, start_ms, end_ms)
+        ]
+        first = self._window % max(len(kinds), 1)
         kinds = kinds[first:] + kinds[:first]
         queues = [sorted(self._worst[kind], reverse=True) for kind in kinds]
         return [

@@ -80,8 +80,8 @@ class ServedTable:
         self._ages: list[tuple[int, str]] = []
         """A heap of the same, oldest first."""
         self._newest_ms = -1
-        self._forgotten_ms = -1
-        """The youngest that was forgotten."""
+        self._forgotten_ms: int | None = None
+        """Of the youngest that was forgotten."""
         self.services: set[str] = set()
         """All that an event was ever seen of."""
 
@@ -92,7 +92,8 @@ class ServedTable:
         """Begin anew; services stay known."""
         self._events.clear()
         self._ages.clear()
-        self._newest_ms = self._forgotten_ms = -1
+        self._newest_ms = -1
+        self._forgotten_ms = None
 
     def add(self, one: Served) -> None:
         """Remember an event; a repetition of one changes nothing."""
@@ -117,6 +118,7 @@ class ServedTable:
         """
         return (
             self._newest_ms > at_ms + LEAD * self._late_ms
+            and self._forgotten_ms is not None
             and self._forgotten_ms >= at_ms - self._seconds_ms
         )
 
@@ -130,4 +132,5 @@ class ServedTable:
     def _forget_oldest(self) -> None:
         at_ms, event_id = heapq.heappop(self._ages)
         del self._events[event_id]
-        self._forgotten_ms = max(self._forgotten_ms, at_ms)
+        if self._forgotten_ms is None or at_ms > self._forgotten_ms:
+            self._forgotten_ms = at_ms
