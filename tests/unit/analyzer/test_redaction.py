@@ -40,8 +40,7 @@ FAKE_KEY = "sk" + "-live-" + "9fKq2LmX81pZrT4vBn3C"
         ),
         ("-----BEGIN PRIVATE KEY-----\nMIIEow\nIBAAK", "[key]", "key"),
         (
-            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEow\n"
-            "-----END EC PRIVATE KEY-----!",
+            "-----BEGIN EC PRIVATE KEY-----\nDEK-Info: A,1\n\nMII\n-----END EC PRIVATE KEY-----!",
             "[key]!",
             "key",
         ),
