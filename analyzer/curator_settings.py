@@ -17,8 +17,8 @@ class CuratorSettings(msgspec.Struct, frozen=True, kw_only=True):
     curator_id: str
     """Names the process in what it writes."""
     events: int = 50_000
-    """Enriched events that are remembered, for feedback without an attribution. About 2 KB each,
-    and up to 10 KB where prompts are long."""
+    """Enriched events that are remembered, for feedback without an attribution. About 3 KB each,
+    and up to 10 KB where prompts are long: `python -m benchmarks.curator`."""
     event_seconds: float = 86_400.0
     """How long after its event feedback may come without an attribution."""
     late_seconds: float = 10.0

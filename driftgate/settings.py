@@ -68,7 +68,7 @@ ENVIRONMENT: Mapping[str, Variable] = {
                                   "fastest that is faithful on this CPU"),
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
     "DRIFTGATE_FEEDBACK_EVENTS": Variable("50000", "results that a curator remembers for feedback "
-                                          "without an attribution; 2 to 10 KB each"),
+                                          "without an attribution; 3 to 10 KB each"),
     "DRIFTGATE_FEEDBACK_SECONDS": Variable("86400", "how long after its result such feedback may "
                                            "come"),
     "DRIFTGATE_HEARTBEAT_SECONDS": Variable("1", "between two heartbeats of a worker"),
