@@ -85,6 +85,10 @@ class Casebook:
         self._cases[case.id] = case
         return None
 
+    def forget(self, event_id: str) -> None:
+        """Take note that somebody wants a case to be gone; its text makes no other case now."""
+        self._cases.pop(event_id, None)
+
 
 def _case(one: Served, reason: CaseReason, at_ms: int, said: CaseFeedback | None) -> CuratedCase:
     event = one.event

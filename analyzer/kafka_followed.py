@@ -76,14 +76,15 @@ class Followed:
         for tp, start in starts.items():
             recent = ends[tp] - self._remembered if tp.topic == self._curated else 0
             self._consumer.seek(tp, max(start, recent))
-        cases: list[CuratedCase] = []
+        cases: dict[str, CuratedCase] = {}
         while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
             for record in await self._read(_WAIT_MS):
-                case = self._decoded(record)
-                if case is not None:
-                    cases.append(case)
+                if self._is_tombstone(record):
+                    cases.pop(_id_of(record), None)
+                elif (case := self._decoded(record)) is not None:
+                    cases[case.id] = case
         # Partitions are read side by side, and the newest cases are to be remembered.
-        for case in sorted(cases, key=lambda each: each.curated_ms):
+        for case in sorted(cases.values(), key=lambda each: each.curated_ms):
             self._book.learn(case)
 
     async def stop(self) -> None:
@@ -98,6 +99,9 @@ class Followed:
         """
         merged = []
         for record in await self._read(0):
+            if self._is_tombstone(record):
+                self._book.forget(_id_of(record))
+                continue
             case = self._decoded(record)
             own = cloudevents.attributes(record.headers).get("source") == self._source
             if case is not None and not own:
@@ -109,6 +113,9 @@ class Followed:
     async def _read(self, timeout_ms: int) -> list[Any]:
         found = await self._consumer.getmany(timeout_ms=timeout_ms)
         return [record for records in found.values() for record in records]
+
+    def _is_tombstone(self, record: Any) -> bool:
+        return record.topic == self._curated and record.value is None
 
     def _decoded(self, record: Any) -> CuratedCase | None:
         """The case of a record; one about drift is taken note of."""
@@ -122,6 +129,10 @@ class Followed:
             log.warning("%s/%d/%d cannot be read and is passed over: %s",
                         record.topic, record.partition, record.offset, error)  # fmt: skip
         return None
+
+
+def _id_of(record: Any) -> str:
+    return (record.key or b"").decode("utf-8", "replace")
 
 
 class ServiceDirectory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from driftgate.reading import read_all
 from schemas import cloudevents
 from schemas.control import DriftCleared, DriftDetected
 from schemas.feedback import CaseReason, CuratedCase, FeedbackKind
@@ -164,6 +165,23 @@ async def test_a_restart_makes_no_case_twice(kafka: KafkaSettings) -> None:
         await until("one is passed over", lambda: second.telemetry.passed_over["duplicate"] == 1)
     assert set(await cases(kafka)) == {"prompts/0/1", "prompts/0/3"}
     assert len(await read(kafka, Topic.CURATED)) == 2
+
+
+async def test_a_deleted_case_stays_deleted(kafka: KafkaSettings) -> None:
+    """A tombstone on the topic: feedback does not bring it back, nor does a restart."""
+    event, other = enriched(1, relevance=0.2), enriched(2)
+    async with curating(curator_settings(kafka)) as curator:
+        await serve(kafka, [event, other])
+        await until_cases(kafka, 1)
+        await put(kafka, Topic.CURATED, event.id.encode(), None)
+        await until_window_is_over()
+        await give(kafka, [about(event, 0.0), about(other, 0.0)])
+        passed_over = curator.telemetry.passed_over
+        await until("it is passed over", lambda: passed_over["duplicate"] == 1)
+    async with curating(curator_settings(kafka, "c-2")) as again:
+        await until("it is ready", lambda: again.telemetry.ready)
+        records = await read_all(kafka, Topic.CURATED, committed_only=False)
+    assert [r.value is None for r in records if r.key == event.id.encode()] == [False, True]
 
 
 async def test_two_curators_know_of_each_others_cases(kafka: KafkaSettings) -> None:

@@ -161,7 +161,8 @@ async def heard(kafka: KafkaSettings) -> list[Heard]:
     for batch in await log_records(kafka):
         if not isinstance(batch, FeedbackBatch):
             continue
-        fresh = new_rows(batch.rows(), batch.source_topic, seen.setdefault(batch.service, {}))
+        rows = batch.rows()
+        fresh = rows.where(new_rows(rows, batch.source_topic, seen.setdefault(batch.service, {})))
         columns = {name: getattr(fresh, name).tolist() for name in FEEDBACK_COLUMNS}
         for row in zip(*columns.values(), strict=True):
             one = dict(zip(columns, row, strict=True))

@@ -64,6 +64,17 @@ def test_reasons_of_two_curators_are_joined() -> None:
     assert other.learn(joined) is None
 
 
+def test_a_case_that_was_deleted_does_not_come_back() -> None:
+    """Neither with another reason nor by the same text."""
+    book = Casebook(10)
+    taken(book, 1, R.FALLBACK, "Where did I leave the keys to the shed behind the house")
+    book.forget("prompts/0/1")
+    book.forget("prompts/0/2")
+    assert book.get("prompts/0/1") is None
+    event = enriched(1, "Where did I leave the keys to the shed behind the house")
+    assert book.take(served(event, 0), R.NEGATIVE_FEEDBACK, 1, SAID) is None
+
+
 def test_the_book_is_bounded() -> None:
     """The oldest are forgotten, and may become cases again."""
     book = Casebook(5)
