@@ -15,21 +15,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from analyzer.casebook import Casebook
-from analyzer.curation import Curation
 from analyzer.curator_settings import CuratorSettings
 from analyzer.curator_telemetry import CuratorTelemetry
 from analyzer.drift_alarms import DriftAlarms
 from analyzer.feedback import feedback_batches
-from analyzer.feedback_queue import Accepted, FeedbackQueue, FeedbackRecord, Judged
+from analyzer.feedback_queue import FeedbackQueue, FeedbackRecord, Judged
 from analyzer.kafka_followed import Followed, ServiceDirectory
 from analyzer.kafka_outbox import Outbox
 from analyzer.kafka_served import ServedReader
+from analyzer.lanes import Lanes
 from analyzer.served import ServedTable, served
 from schemas import cloudevents
 from schemas.errors import DecodeError
@@ -113,7 +114,9 @@ class CuratorSession:
         )
         self._directory = ServiceDirectory(kafka)
         self._outbox = Outbox(kafka, source)
-        self._lanes: dict[TopicPartition, Curation] = {}
+        self._lanes: Lanes[TopicPartition] = Lanes(
+            settings.curation, self._book, self._alarms, telemetry.passed_over
+        )
         self._turn_lock = asyncio.Lock()
         """Held while a turn lasts; a rebalance waits for it."""
         self._handled: dict[TopicPartition, int] = {}
@@ -121,8 +124,6 @@ class CuratorSession:
         self._committed: dict[TopicPartition, int] = {}
         self._last_ms: dict[TopicPartition, int] = {}
         """The broker's time of the last record read."""
-        self._last_s: dict[TopicPartition, float] = {}
-        """When that was, in monotonic seconds."""
         self._more = False
         """Whether the next turn has feedback to judge, also when nothing new comes."""
 
@@ -199,8 +200,9 @@ class CuratorSession:
         cases += await self._followed.poll()
         judged = await self._judge()
         for accepted in judged.accepted:
-            cases += self._hear(accepted)
-        cases += self._close_idle()
+            partition = accepted.attributed.source.partition
+            cases += self._lanes.hear(TopicPartition(self._feedback, partition), accepted)
+        cases += self._lanes.close_idle(time.monotonic())
         batches = feedback_batches([each.attributed for each in judged.accepted])
         await self._outbox.deliver(batches, judged.rejected, cases)
         for partition, offset in judged.next_offsets.items():
@@ -209,6 +211,7 @@ class CuratorSession:
         await self._commit(positions)
         self._telemetry.take(judged.accepted, judged.rejected, cases)
         self._tell(positions)
+        _log_outcome(judged, cases)
 
     def _take(self, found: dict[TopicPartition, list[Any]]) -> list[CuratedCase]:
         """Sort records in; the cases of windows that are over with them."""
@@ -222,52 +225,18 @@ class CuratorSession:
                         FeedbackRecord(source, record.timestamp, record.key, record.value), now_s
                     )
                 else:
-                    cases += self._see(tp, record)
+                    cases += self._see(tp, record, now_s)
             self._last_ms[tp] = records[-1].timestamp
-            self._last_s[tp] = now_s
         return cases
 
-    def _see(self, tp: TopicPartition, record: Any) -> list[CuratedCase]:
+    def _see(self, tp: TopicPartition, record: Any, now_s: float) -> list[CuratedCase]:
         try:
             event = cloudevents.decode_json(record.value, PromptEnriched)
         except DecodeError:
             # The reader of the table says so.
             self._telemetry.undecodable[Topic.ENRICHED] += 1
             return []
-        return self._lane(tp).see(served(event, record.timestamp), record.offset)
-
-    def _hear(self, accepted: Accepted) -> list[CuratedCase]:
-        given = accepted.attributed.given
-        if given.value > self._settings.curation.negative_up_to:
-            return []
-        if accepted.served is None:
-            self._telemetry.passed_over["not_remembered"] += 1
-            return []
-        partition = accepted.attributed.source.partition
-        lane = self._lane(TopicPartition(self._feedback, partition))
-        case = lane.hear(accepted.served, given, accepted.timestamp_ms)
-        return [] if case is None else [case]
-
-    def _lane(self, tp: TopicPartition) -> Curation:
-        lane = self._lanes.get(tp)
-        if lane is None:
-            lane = Curation(
-                self._settings.curation, self._book, self._alarms, self._telemetry.passed_over
-            )
-            self._lanes[tp] = lane
-        return lane
-
-    def _close_idle(self) -> list[CuratedCase]:
-        """The cases of windows that are over because nothing has come for so long."""
-        now_s = time.monotonic()
-        window_s = self._settings.curation.window_seconds
-        cases = []
-        for tp in self._owned(self._enriched):
-            lane = self._lanes.get(tp)
-            open_ = lane is not None and lane.begin is not None
-            if open_ and now_s - self._last_s[tp] >= window_s:
-                cases += self._lanes[tp].close()
-        return cases
+        return self._lanes.see(tp, served(event, record.timestamp), record.offset, now_s)
 
     async def _judge(self) -> Judged:
         owned = self._owned(self._feedback)
@@ -316,12 +285,7 @@ class CuratorSession:
         return (min(times, default=None),)
 
     async def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        offsets = dict(self._handled)
-        for tp, position in positions.items():
-            lane = self._lanes.get(tp)
-            # Of what nothing was read since it was given to us, nothing is known either.
-            if tp.topic == self._enriched and lane is not None:
-                offsets[tp] = position if lane.begin is None else lane.begin
+        offsets = self._handled | self._lanes.next_offsets(positions.items())
         fresh = {tp: at for tp, at in offsets.items() if self._committed.get(tp) != at}
         if fresh:
             await self._consumer.commit(fresh)
@@ -338,11 +302,22 @@ class CuratorSession:
         self._telemetry.waiting = len(self._queue)
         self._telemetry.remembered = len(self._table)
 
+    def assigned(self, partitions: set[TopicPartition]) -> None:
+        """Take note of what the group gave us; called by its coordinator."""
+        if partitions:
+            names = (f"{tp.topic}/{tp.partition}" for tp in sorted(partitions))
+            log.info("working on %s", ", ".join(names))
+        else:
+            # It is up, and takes over when another one leaves.
+            self._telemetry.ready = True
+            log.info("a spare: there are more curators than partitions")
+
     async def settle(self) -> None:
         """Finish the turn under way, and forget what was read: it may go to somebody else."""
         async with self._turn_lock:
             self._queue.clear()
-            for state in (self._lanes, self._handled, self._committed, self._last_ms, self._last_s):
+            self._lanes.clear()
+            for state in (self._handled, self._committed, self._last_ms):
                 state.clear()
 
 
@@ -356,7 +331,19 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka i
             log.info("giving up %d partitions", len(revoked))
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        names = [f"{tp.topic}/{tp.partition}" for tp in sorted(assigned)]
-        log.info(
-            "working on %s", ", ".join(names) or "nothing: there are more curators than partitions"
+        self._session.assigned(assigned)
+
+
+def _log_outcome(judged: Judged, cases: Sequence[CuratedCase]) -> None:
+    refused = Counter(str(each.letter.code) for each in judged.rejected)
+    if refused:
+        log.warning(
+            "feedback was refused, see %s: %s",
+            Topic.FEEDBACK_REJECTED,
+            ", ".join(f"{code} {count}" for code, count in sorted(refused.items())),
         )
+    for case in cases:
+        about = {"service": case.service, "event_id": case.id}
+        if case.rollout_id:
+            about["correlationid"] = case.rollout_id
+        log.info("case %s of %s: %s", case.id, case.service, ", ".join(case.reasons), extra=about)

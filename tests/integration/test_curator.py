@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -182,6 +184,22 @@ async def test_several_services_are_told_apart(kafka: KafkaSettings) -> None:
     assert [services[place.partition, place.offset] for place in places] == [
         event.service for event in events
     ]
+
+
+async def test_a_spare_is_ready_and_takes_over(kafka: KafkaSettings) -> None:
+    """With more curators than partitions one has nothing to do until another one leaves."""
+    event = enriched(1)
+    await serve(kafka, [event])
+    async with AsyncExitStack() as stack:
+        curators = [
+            await stack.enter_async_context(curating(curator_settings(kafka, f"c-{n}")))
+            for n in range(5)
+        ]
+        await until("all are ready", lambda: all(each.telemetry.ready for each in curators))
+        for each in curators[:4]:
+            each.stop()
+        places = await give(kafka, [about(event, 0.5)] * 20)
+        await until_heard(kafka, places)
 
 
 async def test_a_curator_that_was_away_joins_as_if_it_had_been_there(kafka: KafkaSettings) -> None:
