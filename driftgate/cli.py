@@ -12,8 +12,11 @@ from driftgate.commands import (
     broker,
     calibrate,
     control,
+    curate,
+    curator,
     demo,
     doctor,
+    feedback,
     produce,
     replay,
     roles,
@@ -41,6 +44,7 @@ app.command()(demo.demo)
 app.command()(broker.broker)
 app.command()(roles.analyzer)
 app.command()(roles.monitor)
+app.command()(curator.curator)
 app.command()(alerts.notifier)
 app.command()(produce.produce)
 app.command()(control.control)
@@ -50,6 +54,8 @@ app.command()(validate.validate)
 app.command()(calibrate.calibrate)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(feedback.app, name="feedback")
+app.add_typer(curate.app, name="curate")
 
 
 def _version(asked: bool) -> None:

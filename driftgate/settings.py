@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from analyzer.cache_redis_url import RedisSettingError, check_redis_url
+from analyzer.curation import CurationLimits
+from analyzer.curator_settings import CuratorSettings
 from analyzer.encoder_choice import ENCODERS
 from analyzer.settings import AnalyzerSettings, Delivery
 from driftgate.broker import default_cache_dir
@@ -22,8 +24,10 @@ __all__ = [
     "ENVIRONMENT",
     "Variable",
     "analyzer_settings",
+    "curator_settings",
     "http_address",
     "kafka_settings",
+    "mlflow_uri",
     "monitor_settings",
     "notifier_settings",
     "policy_setting",
@@ -52,6 +56,10 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_CACHE_BYTES": Variable("67108864", "size limit of a worker's embedding cache"),
     "DRIFTGATE_CACHE_DIR": Variable("~/.cache/driftgate", "where downloaded jars and exported "
                                     "models are kept"),
+    "DRIFTGATE_CURATION_CASES": Variable("5", "the most cases a window and partition of a "
+                                         "curator"),
+    "DRIFTGATE_CURATION_SECONDS": Variable("60", "of a window, of which the worst prompts become "
+                                           "cases"),
     "DRIFTGATE_DELIVERY": Variable("exactly_once", "or at_least_once, where Kafka has no "
                                    "transactions"),
     "DRIFTGATE_DEVICE": Variable("cpu", "or cuda: sentence-transformers computes there"),
@@ -59,6 +67,10 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_ENCODER": Variable("auto", "openvino, onnx or sentence-transformers; auto takes the "
                                   "fastest that is faithful on this CPU"),
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
+    "DRIFTGATE_FEEDBACK_EVENTS": Variable("50000", "results that a curator remembers for feedback "
+                                          "without an attribution; 3 to 10 KB each"),
+    "DRIFTGATE_FEEDBACK_SECONDS": Variable("86400", "how long after its result such feedback may "
+                                           "come"),
     "DRIFTGATE_HEARTBEAT_SECONDS": Variable("1", "between two heartbeats of a worker"),
     "DRIFTGATE_HTTP_HOST": Variable("127.0.0.1", "where /metrics, /healthz and /readyz are served"),
     "DRIFTGATE_HTTP_PORT": Variable("", "port of /metrics, /healthz and /readyz, one a process; "
@@ -67,6 +79,8 @@ ENVIRONMENT: Mapping[str, Variable] = {
                                      "the rollout that it is about"),
     "DRIFTGATE_LOG_LEVEL": Variable("INFO", "DEBUG, INFO, WARNING or ERROR"),
     "DRIFTGATE_MAX_POLL_RECORDS": Variable("256", "the most prompts a batch of a worker"),
+    "DRIFTGATE_MLFLOW_URI": Variable("sqlite:///mlflow.db", "where MLflow keeps its data; "
+                                     "MLFLOW_TRACKING_URI where this is not set"),
     "DRIFTGATE_MODEL": Variable("", "model folder or hub name; else an installed package, else "
                                 "the hub"),
     "DRIFTGATE_MONITOR_ID": Variable("monitor-1", "static name of a monitor process, one each"),
@@ -247,6 +261,31 @@ def analyzer_settings(
         domains_file=_path(environ, "DRIFTGATE_DOMAINS"),
         calibration_file=_path(environ, "DRIFTGATE_CALIBRATION"),
     )
+
+
+def curator_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> CuratorSettings:
+    """The settings of a curator.
+
+    Raises:
+        SettingsError: a variable cannot be used.
+    """
+    return CuratorSettings(
+        kafka=kafka,
+        curator_id=f"{socket.gethostname()}-{os.getpid()}",
+        events=_read(environ, "DRIFTGATE_FEEDBACK_EVENTS", _positive_int),
+        event_seconds=_read(environ, "DRIFTGATE_FEEDBACK_SECONDS", _positive_seconds),
+        curation=CurationLimits(
+            window_seconds=_read(environ, "DRIFTGATE_CURATION_SECONDS", _positive_seconds),
+            cases=_read(environ, "DRIFTGATE_CURATION_CASES", _positive_int),
+        ),
+    )
+
+
+def mlflow_uri(environ: Mapping[str, str]) -> str:
+    """Where MLflow keeps its data."""
+    own = environ.get("DRIFTGATE_MLFLOW_URI", "").strip()
+    foreign = environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return own or foreign or ENVIRONMENT["DRIFTGATE_MLFLOW_URI"].default
 
 
 def monitor_settings(

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from analyzer.curator_telemetry import CuratorTelemetry
 from analyzer.telemetry import Telemetry as AnalyzerTelemetry
-from driftgate.prometheus import AnalyzerCollector, MonitorCollector
+from driftgate.prometheus import AnalyzerCollector, CuratorCollector, MonitorCollector
 from streams.telemetry import Telemetry as MonitorTelemetry
 from tests.support.folding import heartbeat
 
@@ -24,6 +25,7 @@ def families() -> set[str]:
     """The names that our collectors export."""
     registry = CollectorRegistry()
     registry.register(AnalyzerCollector(AnalyzerTelemetry(), heartbeat))
+    registry.register(CuratorCollector(CuratorTelemetry()))
     registry.register(MonitorCollector(MonitorTelemetry()))
     text = generate_latest(registry).decode()
     return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))

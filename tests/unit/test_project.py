@@ -26,6 +26,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SHELLS = {
     "analyzer/analysis.py": "times a poll's way through the analysis",
     "analyzer/cache_redis*": "asks a Redis, in a thread, with time-outs",
+    "analyzer/curator.py": "sessions with Kafka, pauses between them, and the end",
+    "analyzer/curator_session.py": "the loop that ties feedback and curation to Kafka",
     "analyzer/encoder*": "runs the model in a thread, with a time-out",
     "analyzer/faults.py": "rehearses failures: takes time, and fails at random",
     "analyzer/follower.py": "follows the topic of the rollout's state",
