@@ -7,6 +7,7 @@ __all__ = [
     "CommandRefusedError",
     "CommandUnansweredError",
     "DeliveryError",
+    "ListenError",
     "NotifySettingError",
     "RecoveryError",
     "StoreError",
@@ -29,6 +30,10 @@ class DeliveryError(StreamsError):
 
 class NotifySettingError(StreamsError):
     """A channel that cannot be used as it is set; the message holds no secret."""
+
+
+class ListenError(StreamsError):
+    """An address that cannot be listened on."""
 
 
 class BrokerAwayError(StreamsError):

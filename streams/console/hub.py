@@ -11,7 +11,7 @@ from streams.console.model import Section
 __all__ = ["Hub", "Pushed"]
 
 COALESCE_S = 0.05
-"""What comes within it is pushed as one: below what an eye sees, above what a poll's records take."""
+"""What comes within it is pushed as one: below what an eye sees, above what a poll takes."""
 
 Pushed = tuple[str, bytes]
 """Name and JSON of what a page is sent."""

@@ -18,7 +18,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import Topic
 from streams.console.decode import decode
 from streams.console.hub import Hub
-from streams.console.model import ConsoleModel
+from streams.console.model import ConsoleModel, Section
 from streams.console.rows import Row
 from streams.console.store import Place, Store
 from streams.errors import BrokerAwayError, StoreError
@@ -28,8 +28,8 @@ __all__ = ["Feed", "FeedState", "Link", "Prepare"]
 log = logging.getLogger("driftgate.console")
 
 RETRY_S = (1.0, 2.0, 5.0)
-"""Pauses before the broker is tried again; the last one repeats. Longer would be dead time on a page
-that somebody is waiting in front of."""
+"""Pauses before the broker is tried again; the last one repeats. Longer would be dead time on a
+page that somebody is waiting in front of."""
 KEEP_S = 1.0
 """What was read is kept so often: what a crash reads again, and a twentieth of the writes that
 keeping each poll would make."""
@@ -157,9 +157,12 @@ class Feed:
                     "begins anew",
                     cluster, known,
                 )  # fmt: skip
-                self._model.services.clear()
             await asyncio.to_thread(self._store.begin_cluster, cluster)
         self._positions = await asyncio.to_thread(self._store.positions)
+        # What was taken and could not be kept comes again, and must not be taken twice.
+        self._model.restore(await asyncio.to_thread(self._store.items))
+        for service in self._model.services:
+            self._hub.changed(service, Section)
         self.state.link, self.state.problem = Link.CATCHING_UP, ""
         self.state.since_ms = self._now_ms()
         self._lags = [1] * len(LANES)

@@ -123,7 +123,9 @@ class ConsoleModel:
         return _take_decision(view, event)
 
     def restore(self, items: Iterable[Item]) -> None:
-        """Take what was kept, in the order in which it was kept."""
+        """Begin anew with what was kept, in the order in which it was kept."""
+        self.services.clear()
+        self._case_service.clear()
         for item in items:
             view = self._view(item.service)
             if item.value is not None:

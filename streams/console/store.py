@@ -156,14 +156,15 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing."""
         with self._writing:
-            self._writer.execute("BEGIN IMMEDIATE")
             try:
-                yield self._writer
-            except BaseException:
-                self._writer.execute("ROLLBACK")
-                raise
-            self._writer.execute("COMMIT")
+                # Commits, or rolls back.
+                with self._writer:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                    yield self._writer
+            except sqlite3.Error as error:
+                raise StoreError(f"the database {self._path} cannot be written: {error}") from error
 
     def query(self, sql: str, parameters: Mapping[str, object] = {}) -> list[sqlite3.Row]:
         """Read rows."""
@@ -182,16 +183,13 @@ class Store:
         Raises:
             StoreError: nothing was kept: the disk is full, or the like. Try again.
         """
-        try:
-            with self._transaction() as db:
-                for row in _newest(rows):
-                    _put(db, row)
-                db.executemany(
-                    "INSERT OR REPLACE INTO positions VALUES (?, ?, ?)",
-                    [(*place, offset) for place, offset in positions.items()],
-                )
-        except sqlite3.Error as error:
-            raise StoreError(f"the database {self._path} cannot be written: {error}") from error
+        with self._transaction() as db:
+            for row in _newest(rows):
+                _put(db, row)
+            db.executemany(
+                "INSERT OR REPLACE INTO positions VALUES (?, ?, ?)",
+                [(*place, offset) for place, offset in positions.items()],
+            )
 
     def positions(self) -> dict[Place, int]:
         """How far each partition was read: the next offset."""
