@@ -71,6 +71,8 @@ class ServiceView(msgspec.Struct, kw_only=True):
     service: str
     rollout: RolloutState | None = None
     status: GateStatus | None = None
+    judged: GateStatus | None = None
+    """The last status with gates: how they stood when a rollout ended."""
     windows: dict[str, WindowMetrics] = {}
     """The window that is shown, by ``arm/segment``."""
     workers: dict[str, WorkerSeen] = {}
@@ -162,6 +164,9 @@ def _take_status(view: ServiceView, status: GateStatus) -> Change:
     known = view.status
     view.status = status
     rows: list[Row] = [_item(view, ItemKind.STATUS, "", status.at_ms, status)]
+    if status.gates:
+        view.judged = status
+        rows.append(_item(view, ItemKind.JUDGED, "", status.at_ms, status))
     verdicts = {g.gate: g.verdict for g in status.gates}
     changed = known is None or {g.gate: g.verdict for g in known.gates} != verdicts
     if changed or status.at_ms - view.gates_kept_ms >= SAMPLE_MS:
@@ -311,6 +316,7 @@ _RESTORE: dict[ItemKind, Callable[[ServiceView, str, bytes], None]] = {
     ItemKind.CASE: _put("cases", CuratedCase),
     ItemKind.DECISION: _put("decisions", cloudevents.CONTROL_EVENT),
     ItemKind.DRIFT: _put("drift", DriftDetected),
+    ItemKind.JUDGED: _set("judged", GateStatus),
     ItemKind.OFFSETS: _set("source_offsets", dict[str, int]),
     ItemKind.ROLLOUT: _set("rollout", RolloutState),
     ItemKind.STATUS: _set("status", GateStatus),

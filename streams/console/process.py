@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,12 +130,10 @@ class Console:
         Raises:
             ListenError: the address cannot be had.
         """
-        settings = self._settings
+        sock = _listen(self._settings.host, self._settings.port)
         server = _Server(
             uvicorn.Config(
                 self._web,
-                host=settings.host,
-                port=settings.port,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -145,19 +144,14 @@ class Console:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, server)
         work = [asyncio.create_task(self.feed.run()), asyncio.create_task(self._sweep())]
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        log.info("the console is at http://%s:%d/", *sock.getsockname()[:2])
         try:
             # Whatever ends first: a defect in the feed must not leave a page that stands still.
             await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 self._stop(server)
             await serving
-        except SystemExit as error:
-            # So uvicorn ends when it cannot listen; why, it has logged.
-            raise ListenError(
-                f"{settings.host}:{settings.port} cannot be listened on: choose another with "
-                "--host and --port"
-            ) from error
         finally:
             for task in work:
                 task.cancel()
@@ -184,16 +178,20 @@ class Console:
             await asyncio.sleep(PRUNE_S)
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ListenError(
+            f"{host}:{port} cannot be listened on: {error}; choose another with --host and --port "
+            "(DRIFTGATE_CONSOLE_HOST, DRIFTGATE_CONSOLE_PORT)"
+        ) from error
+
+
 class _Server(uvicorn.Server):
-    """Leaves signals to us, and says where it listens."""
+    """Leaves signals to us."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers:
-            for sock in server.sockets:
-                host, port = sock.getsockname()[:2]
-                log.info("the console is at http://%s:%d/", host, port)

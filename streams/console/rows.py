@@ -28,6 +28,8 @@ class ItemKind(StrEnum):
     CASE = "case"
     DECISION = "decision"
     DRIFT = "drift"
+    JUDGED = "judged"
+    """The last status that had gates."""
     OFFSETS = "offsets"
     """The next source offset to count, by topic and partition: a batch that comes again is not
     counted again."""

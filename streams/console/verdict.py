@@ -69,7 +69,7 @@ def standing(view: ServiceView, now_ms: int) -> Standing:
 
 def last_decision(view: ServiceView) -> ControlEvent | None:
     """The last thing that was decided about traffic or gates."""
-    passed_over = CommandRejected | DriftDetected | DriftCleared
+    passed_over = CommandRejected | DriftDetected | DriftCleared | RollbackConfirmed
     return next(
         (e for e in reversed(view.decisions.values()) if not isinstance(e, passed_over)), None
     )

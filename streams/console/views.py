@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -92,14 +92,29 @@ def _service(model: ConsoleModel, view: ServiceView, now_ms: int) -> dict[str, A
 
 def _gates(view: ServiceView) -> dict[str, Any]:
     status = view.status
+    over = status is not None and not status.gates and view.judged is not None
+    shown = view.judged if over else status
+    gates = shown.gates if shown else []
+    if over:
+        gates = [_ending(view, gate) for gate in gates]
     return {
-        "at_ms": status.at_ms if status else None,
-        "phase": status.phase if status else None,
-        "gates": [_gate(gate) for gate in status.gates] if status else [],
-        "before_after": before_after(view),
+        "at_ms": shown.at_ms if shown else None,
+        "over": over,
+        "gates": [_gate(gate) for gate in gates],
+        "before_after": before_after(view, gates),
         "drift": status.drift if status else [],
         "episodes": [decision_view(e) for e in view.drift.values()],
     }
+
+
+def _ending(view: ServiceView, gate: GateReport) -> GateReport:
+    """A gate as its rollout ended: the one that ended it broke after the last report."""
+    judged = view.judged
+    for event in reversed(view.decisions.values()):
+        same = judged is not None and event.rollout_id == judged.rollout_id
+        if same and isinstance(event, RolloutRolledBack) and event.gate is not None:
+            return event.gate if event.gate.gate == gate.gate else gate
+    return gate
 
 
 def _gate(report: GateReport) -> dict[str, Any]:
@@ -115,24 +130,33 @@ def _unit(report: GateReport) -> str:
     """
     if "share above" in report.reason:
         return "share above"
-    if report.metric == Metric.PROCESSING_SECONDS:
-        return "seconds"
+    if report.metric in _UNITS:
+        return _UNITS[report.metric]
     if report.metric in _RATES or report.metric == "bucket":
         return "rate"
     return "score"
 
 
+_UNITS = {
+    Metric.PROCESSING_SECONDS.value: "seconds",
+    Metric.MODEL_UNAVAILABLE_SECONDS.value: "seconds",
+    Metric.MEMORY_GROWTH_MB.value: "MB",
+    Metric.WORKER_CRASHES.value: "count",
+}
 _RATES = {metric.value for metric in Metric if metric.is_rate}
 
 
-def before_after(view: ServiceView) -> dict[str, Any] | None:
+def before_after(view: ServiceView, gates: Sequence[GateReport]) -> dict[str, Any] | None:
     """What the enhancement adds to the rules score of the same prompts (M31, M58).
 
     The gate tests ``score - (1 + margin) * rules score``. Its value and bounds become a relative
     gain by the mean rules score of the newest window of the candidate arm, so they are as exact as
     that mean is.
+
+    Args:
+        view: of the service.
+        gates: as they stand, or stood in the end.
     """
-    gates = view.status.gates if view.status else []
     gate = next((g for g in gates if _is_improvement(g)), None)
     window = view.windows.get(f"candidate/{ALL}")
     if gate is None:

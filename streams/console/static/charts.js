@@ -16,16 +16,18 @@ export const zoomed = (callback) => {
 const control = { stroke: "--blue", dash: [5, 3] };
 const candidate = { stroke: "--green", width: 2 };
 const ratio = (part, whole) => (whole ? part / whole : null);
-const per = (name) => (t, i) => ratio(t[name][i] * 1000, t.ms[i]);
-const plain = (name) => (t, i) => t[name][i];
+const at = (t, name, i) => t[name]?.[i] ?? null;
+const per = (name) => (t, i) => ratio(at(t, name, i) * 1000, at(t, "ms", i));
+const plain = (name) => (t, i) => at(t, name, i);
+const part = (name, ...whole) => (t, i) => ratio(at(t, name, i), whole.reduce((sum, n) => sum + (at(t, n, i) ?? 0), 0));
 
 const SPECS = {
   "c-traffic": { format: (v) => number(v), series: [["blue", "control", per("prompts"), control], ["green", "candidate", per("prompts"), candidate]] },
   "c-latency": { format: seconds, series: [["blue p95", "control", plain("processing_seconds_p95"), control], ["green p95", "candidate", plain("processing_seconds_p95"), candidate],
     ["green p50", "candidate", plain("processing_seconds_p50"), { stroke: "--green", width: 1, dash: [2, 2] }]] },
-  "c-errors": { format: percent, series: [["system", null, (t, i) => ratio(t.system_errors[i], t.prompts[i] + t.system_errors[i]), { stroke: "--bad", width: 2 }],
-    ["semantic", null, (t, i) => ratio(t.semantic_errors[i], t.prompts[i]), { stroke: "--warn", width: 2 }],
-    ["rejected", null, (t, i) => ratio(t.rejected[i], t.prompts[i] + t.rejected[i]), { stroke: "--ink-3", dash: [2, 3] }]] },
+  "c-errors": { format: percent, series: [["system", null, part("system_errors", "prompts", "system_errors"), { stroke: "--bad", width: 2 }],
+    ["semantic", null, part("semantic_errors", "prompts"), { stroke: "--warn", width: 2 }],
+    ["rejected", null, part("rejected", "prompts", "rejected"), { stroke: "--ink-3", dash: [2, 3] }]] },
   "c-scores": { format: (v) => number(v), series: [["rules", "candidate", plain("rules_score_mean"), control], ["score", "candidate", plain("score_mean"), candidate],
     ["relevance", "candidate", plain("relevance_mean"), { stroke: "--violet", width: 1.5 }], ["coherence", "candidate", plain("coherence_mean"), { stroke: "--ochre", width: 1.5, dash: [6, 2] }],
     ["satisfaction", null, plain("satisfaction_mean"), { stroke: "--ink-3", width: 1.5, points: true }]] },
@@ -100,11 +102,19 @@ function draw(id, spec, data, state) {
     chart.plot = new window.uPlot(options(parent, spec, chart), data, parent);
     chart.observer = new ResizeObserver(() => chart.plot.setSize({ width: parent.clientWidth, height: HEIGHT }));
     chart.observer.observe(parent);
+    chart.plot.over.addEventListener("mouseleave", () => setTimeout(() => charts.forEach((c) => settle(c.plot))));
     charts.set(id, chart);
+    settle(chart.plot);
     return;
   }
   chart.state = state;
   chart.plot.setData(data);
+  settle(chart.plot);
+}
+
+/** Without a pointer over it the legend shows the newest values. */
+function settle(plot) {
+  if (plot.cursor.idx === null || plot.cursor.left < 0) plot.setLegend({ idx: Math.max(0, plot.data[0].length - 1) }, false);
 }
 
 function summary(spec, data) {
@@ -121,14 +131,14 @@ function options(parent, spec, chart) {
   return {
     width: parent.clientWidth || 300,
     height: HEIGHT,
-    padding: [8, 8, 0, 0],
+    padding: [10, 8, 0, 0],
     cursor: { sync: { key: "time" }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
-    legend: { live: true },
+    legend: { live: true, markers: { width: 0, fill: (_u, i) => (i ? colour(spec.series[i - 1][3].stroke) : null) } },
     scales: {
       x: { time: true, range: () => [chart.state.span.from / 1000, chart.state.span.to / 1000] },
       y: { range: (_u, low, high) => around(low, high) },
     },
-    axes: [{ ...axis, space: 70, values: times }, { ...axis, size: 58, values: (_u, splits) => splits.map((v) => spec.format(v)) }],
+    axes: [{ ...axis, size: 26, space: 70, values: times }, { ...axis, size: 58, values: (_u, splits) => splits.map((v) => spec.format(v)) }],
     series: [
       { label: "", value: (_u, v) => (v === null ? "" : new Date(v * 1000).toTimeString().slice(0, 8)) },
       ...spec.series.map(([label, , , look]) => ({

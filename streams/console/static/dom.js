@@ -50,12 +50,12 @@ function morph(known, next) {
     if (known.nodeValue !== next.nodeValue) known.nodeValue = next.nodeValue;
     return;
   }
+  // What the user has opened or closed stays so.
   for (const { name } of [...known.attributes]) {
-    // What the user has opened stays open.
     if (!next.hasAttribute(name) && name !== "open") known.removeAttribute(name);
   }
   for (const { name, value } of next.attributes) {
-    if (known.getAttribute(name) !== value) known.setAttribute(name, value);
+    if (known.getAttribute(name) !== value && name !== "open") known.setAttribute(name, value);
   }
   morphChildren(known, [...next.childNodes]);
 }

@@ -86,5 +86,7 @@ export function visible(text) {
 export function inUnit(value, unit) {
   if (unit === "seconds") return seconds(value);
   if (unit === "rate" || unit === "share above") return percent(value);
+  if (unit === "MB") return value === null ? dash : `${number(value)}${SPACE}MB`;
+  if (unit === "count") return count(value);
   return number(value);
 }

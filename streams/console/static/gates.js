@@ -11,17 +11,22 @@ const VERDICTS = {
   failed: ["bad", "bad", "broken"],
 };
 const ORDER = { failed: 0, error: 1, inconclusive: 2, successful: 3 };
+// What has no data yet goes last: there is nothing to read.
+const order = (gate) => (gate.value === null && gate.verdict === "inconclusive" ? 4 : ORDER[gate.verdict]);
 
 export function showGates(section, history, span, nowMs) {
   const gates = section?.gates ?? [];
   const broken = gates.filter((g) => g.verdict === "failed").length;
   const certified = gates.filter((g) => g.verdict === "successful").length;
-  show($("gates-note"), gates.length ? `${certified} certified, ${broken} broken, ${gates.length} in all · ${ago(section.at_ms, nowMs)}` : "");
+  show($("gates-note"), !gates.length ? ""
+    : section.over ? `as they stood when it ended, ${ago(section.at_ms, nowMs)}`
+      : `${certified} certified, ${broken} broken, ${gates.length} in all · ${ago(section.at_ms, nowMs)}`);
+  $("gates").classList.toggle("over", Boolean(section?.over));
   if (!gates.length) {
     show($("gates"), empty("No gate is watched, since nothing is being rolled out. ", code("driftgate rollout start"), " begins a rollout with the gates of its policy."));
     return;
   }
-  const sorted = [...gates].sort((a, b) => ORDER[a.verdict] - ORDER[b.verdict]);
+  const sorted = [...gates].sort((a, b) => order(a) - order(b));
   show($("gates"),
     h("table", { class: "grid gates-table" },
       h("thead", {}, h("tr", {}, ["Gate", "Value", "Limit", "Interval", "Rows", "Trend", "Verdict"].map((t) => h("th", { scope: "col" }, t)))),
@@ -31,20 +36,27 @@ export function showGates(section, history, span, nowMs) {
 function row(gate, past, span) {
   const [level, sign, word] = VERDICTS[gate.verdict];
   const show_ = (v) => inUnit(v, gate.unit);
-  const bounds = gate.lower === null && gate.upper === null ? dash : `${show_(gate.lower)} to ${show_(gate.upper)}`;
+  const bounds = gate.lower === null && gate.upper === null ? "" : `${show_(gate.lower)} to ${show_(gate.upper)}`;
   const points = past ? past.at_ms.map((at, i) => [at, past.value[i]]) : [];
   const band = past ? past.at_ms.map((at, i) => [at, past.lower[i], past.upper[i]]) : [];
   return h("tr", { "data-key": gate.gate, class: gate.verdict },
     h("th", { scope: "row" },
-      h("details", { "data-key": "why" },
-        h("summary", {}, h("span", { class: "gate-name" }, gate.gate), h("span", { class: "gate-what" }, `${gate.metric.replaceAll("_", " ")} ${gate.objective}`)),
-        h("p", { class: "reason" }, visible(gate.reason), h("br"), h("span", { class: "muted" }, role(gate))))),
-    cell("Value", show_(gate.value), "num"),
+      h("details", { "data-key": "why", open: gate.verdict === "failed" || gate.verdict === "error" },
+        h("summary", {}, h("span", { class: "gate-name" }, gate.gate), " ", h("span", { class: "gate-what" }, what(gate))),
+        h("p", { class: "reason" }, visible(gate.reason), h("br"), h("span", { class: "muted" }, `${gate.metric.replaceAll("_", " ")}; ${role(gate)}`)))),
+    cell("Value", [show_(gate.value), gate.unit === "share above" && h("span", { class: "muted" }, " above")], "num"),
     cell("Limit", show_(gate.limit), "num muted"),
-    cell("Interval", [interval(gate, `${show_(gate.value)}, ${bounds}, limit ${show_(gate.limit)}`), h("span", { class: "bounds" }, bounds)], "wide"),
+    cell("Interval", [interval(gate, `${show_(gate.value)}, ${bounds || "no bounds"}, limit ${show_(gate.limit)}`), h("span", { class: "bounds" }, bounds)], "wide"),
     cell("Rows", [count(gate.samples), gate.control_samples > 0 && h("span", { class: "muted" }, ` / ${count(gate.control_samples)}`)], "num"),
     cell("Trend", spark(points, { ...span, limit: gate.limit, band, label: `trend of ${gate.gate}` }), "trend"),
     cell("Verdict", h("span", { class: `chip ${level}` }, icon(sign), word), "verdict-cell"));
+}
+
+/** The objective with its statistic and what it is relative to, where the reason has them; the metric
+ * stands in the reason, and mostly in the name. */
+function what(gate) {
+  const subject = gate.reason.startsWith(`${gate.metric} `) ? gate.reason.split(":")[0].slice(gate.metric.length + 1) : gate.objective;
+  return (subject.length < 48 ? subject : gate.objective).replaceAll("<=", "≤").replaceAll(">=", "≥").replace("candidate share of users =", "share of users");
 }
 
 function role(gate) {

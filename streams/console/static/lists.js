@@ -52,13 +52,13 @@ export function showRollouts(service, history, nowMs) {
     const [sign, level, word] = PHASES[line.phase] ?? PHASES.idle;
     const end = line.ended_ms ?? nowMs;
     return h("li", { "data-key": `${line.service}/${line.rollout_id}` },
-      h("span", { class: `chip ${level}` }, icon(sign), word),
-      h("span", { class: "rollout-what" },
+      h("div", { class: "rollout-head" },
+        h("span", { class: `chip ${level}` }, icon(sign), word),
         services.size > 1 && h("button", { type: "button", class: "link-button", "data-action": "service", "data-service": line.service }, line.service),
-        ` ${line.green ?? "green"} over ${line.blue ?? "blue"}`, line.mode === "experiment" && " (experiment)"),
-      h("span", { class: "steps" }, steps(line)),
-      h("span", { class: "muted when", title: `${clock(line.started_ms)}, ${line.rollout_id}` }, `${ago(line.started_ms, nowMs)} by ${line.actor || "unknown"}, ${duration(end - line.started_ms)}`),
-      h("span", { class: "muted why" }, visible(line.reason)));
+        h("span", { class: "rollout-what" }, `${line.green ?? "green"} over ${line.blue ?? "blue"}`, line.mode === "experiment" && " (experiment)"),
+        h("span", { class: "steps" }, steps(line))),
+      h("div", { class: "muted when", title: `${clock(line.started_ms)}, ${line.rollout_id}` }, `${ago(line.started_ms, nowMs)} by ${line.actor || "unknown"}, ${line.ended_ms ? "took" : "for"} ${duration(end - line.started_ms)}`),
+      h("div", { class: "muted why" }, visible(line.reason)));
   })));
 }
 

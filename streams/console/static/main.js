@@ -67,7 +67,14 @@ function paint(...names) {
   const run = () => {
     const some = [...dirty];
     dirty.clear();
-    some.forEach((name) => PAINT[name]());
+    for (const name of some) {
+      try {
+        PAINT[name]();
+      } catch (error) {
+        // One panel that cannot be drawn must not take the others with it.
+        console.error(name, error);
+      }
+    }
   };
   // A page in the background has no frames, and must be right when somebody looks at it.
   if (document.hidden) setTimeout(run, 0);

@@ -55,8 +55,9 @@ export function interval({ value, lower, upper, limit }, label, width = 132) {
   const x = (v) => 4 + ((v - low) / (high - low)) * (width - 8);
   const middle = height / 2;
   svg.append(h("line", { x1: 0, x2: width, y1: middle, y2: middle, class: "interval-axis" }));
-  const [a, b] = [lower ?? low, upper ?? high];
-  svg.append(h("line", { x1: x(a), x2: x(b), y1: middle, y2: middle, class: "interval-range" }));
+  const bounded = (lower ?? upper ?? null) !== null;
+  // A bound that is not known is open: the line goes on to the edge.
+  if (bounded) svg.append(h("line", { x1: x(lower ?? low), x2: x(upper ?? high), y1: middle, y2: middle, class: "interval-range" }));
   for (const end of [lower, upper]) {
     if (end !== null && end !== undefined) svg.append(h("line", { x1: x(end), x2: x(end), y1: middle - 3.5, y2: middle + 3.5, class: "interval-end" }));
   }
