@@ -126,9 +126,10 @@ def _gate(report: GateReport) -> dict[str, Any]:
 def _unit(report: GateReport) -> str:
     """How the value of a gate is to be read.
 
-    A quantile is tested on the share of rows beyond its limit, which only the reason says.
+    A quantile is tested on the share of rows beyond its limit. The report does not say that it is
+    of a quantile; but its limit is then not the one of the objective.
     """
-    if "share above" in report.reason:
+    if report.metric in _METRICS and _is_share(report):
         return "share above"
     if report.metric in _UNITS:
         return _UNITS[report.metric]
@@ -137,6 +138,17 @@ def _unit(report: GateReport) -> str:
     return "score"
 
 
+def _is_share(report: GateReport) -> bool:
+    if "share above" in report.reason:
+        return True
+    try:
+        objective = Objective.parse(report.objective)
+    except ValueError:
+        return False
+    return not objective.relative and report.limit != objective.limit
+
+
+_METRICS = {metric.value for metric in Metric}
 _UNITS = {
     Metric.PROCESSING_SECONDS.value: "seconds",
     Metric.MODEL_UNAVAILABLE_SECONDS.value: "seconds",

@@ -17,6 +17,7 @@ from schemas.control import DriftDetected, LogPosition
 from schemas.drift import DriftArm, DriftDetector, DriftDirection, DriftFeature
 from schemas.feedback import CaseFeedback, CaseReason, CuratedCase, FeedbackKind
 from schemas.log import (
+    COLUMNS,
     CacheLookups,
     Command,
     Heartbeat,
@@ -41,18 +42,18 @@ __all__ = ["HOSTILE", "Staged", "publish", "staged_policy"]
 STEP_S = 5.0
 RATE = 60
 HOSTILE = (
-    "<script>window.hacked=1</script><img src=x onerror=\"window.hacked=1\">"
+    '<script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
     "\u202egnp.exe\u202c {{constructor.constructor('window.hacked=1')()}} "
     '"><svg onload=window.hacked=1> javascript:window.hacked=1'
 )
 """A prompt that tries what prompts try."""
 
 
-def staged_policy() -> Policy:
-    """The default policy with shorter stages, and cache hits that a demo reaches."""
+def staged_policy(stage_s: float = 600.0) -> Policy:
+    """The default policy with shorter stages, and a stage at 50 % that does not end by itself."""
     stages = [
-        Stage(percent=0.0, shadow_percent=25.0, min_seconds=300.0),
-        Stage(percent=25.0, min_seconds=600.0),
+        Stage(percent=0.0, shadow_percent=25.0, min_seconds=stage_s),
+        Stage(percent=25.0, min_seconds=stage_s),
         Stage(percent=50.0, min_seconds=86_000.0),
         Stage(percent=100.0, min_seconds=900.0),
     ]
@@ -160,7 +161,9 @@ class Staged(Story):
             "bucket": _buckets(rng, candidate, share, rows),
         }
         self._offsets += rows
-        batch = _measurement(columns, rows, self.state.service, rollout.revision, rollout.rollout_id)
+        batch = _measurement(
+            columns, rows, self.state.service, rollout.revision, rollout.rollout_id
+        )
         self.scores += score_counts(batch.rows(), service=self.state.service, at_ms=self.now_ms)
         return batch
 
@@ -225,11 +228,13 @@ class Staged(Story):
         feedback = CaseFeedback(kind=FeedbackKind.USER_RATING, value=0.0, comment=comment)
         return self.case(prompt, CaseReason.NEGATIVE_FEEDBACK, feedback=feedback)
 
-    def rolled_out(self, minutes: float) -> list[Output]:
-        """An idle while, then a healthy rollout that has come to its stage at 50 %."""
+    def rolled_out(self, minutes: float, policy: Policy | None = None) -> list[Output]:
+        """Two idle minutes, then a healthy rollout."""
         found = self.go_on(120)
         found += self.command(
-            Command.START, policy=staged_policy(), reason="release 2.4 of the semantic analysis"
+            Command.START,
+            policy=policy or staged_policy(),
+            reason="release 2.4 of the semantic analysis",
         )
         return found + self.go_on(minutes * 60 - 120)
 
@@ -238,14 +243,14 @@ def _buckets(rng: np.random.Generator, candidate: Any, share: float, rows: int) 
     edge = max(1, round(share * 10_000))
     if not candidate.any():
         return np.full(rows, 65_535)
-    return np.where(candidate, rng.integers(0, edge, rows), rng.integers(min(edge, 9_999), 10_000, rows))
+    return np.where(
+        candidate, rng.integers(0, edge, rows), rng.integers(min(edge, 9_999), 10_000, rows)
+    )
 
 
 def _measurement(
     columns: dict[str, Any], rows: int, service: str, revision: int, rollout_id: str | None
 ) -> MeasurementBatch:
-    from schemas.log import COLUMNS  # noqa: PLC0415 - beside its use
-
     return MeasurementBatch(
         service=service,
         worker_id="w1",

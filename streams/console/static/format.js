@@ -34,8 +34,9 @@ export function signedPercent(value) {
 
 export function seconds(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return dash;
-  if (value < 0.00095) return `${number(value * 1e6)}${SPACE}µs`;
-  if (value < 0.9995) return `${number(value * 1000)}${SPACE}ms`;
+  if (value === 0) return `0${SPACE}s`;
+  if (Math.abs(value) < 0.00095) return `${number(value * 1e6)}${SPACE}µs`;
+  if (Math.abs(value) < 0.9995) return `${number(value * 1000)}${SPACE}ms`;
   return `${number(value)}${SPACE}s`;
 }
 

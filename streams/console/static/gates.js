@@ -33,23 +33,37 @@ export function showGates(section, history, span, nowMs) {
       h("tbody", {}, sorted.map((gate) => row(gate, history?.gates?.[gate.gate], span)))));
 }
 
+// Gates whose reason was opened or closed by hand; one that is broken says why by itself.
+const chosen = new Map();
+const isOpen = (gate) => chosen.get(gate.gate) ?? (gate.verdict === "failed" || gate.verdict === "error");
+
+export function toggleReason(button) {
+  chosen.set(button.dataset.gate, button.getAttribute("aria-expanded") !== "true");
+}
+
 function row(gate, past, span) {
   const [level, sign, word] = VERDICTS[gate.verdict];
   const show_ = (v) => inUnit(v, gate.unit);
   const bounds = gate.lower === null && gate.upper === null ? "" : `${show_(gate.lower)} to ${show_(gate.upper)}`;
   const points = past ? past.at_ms.map((at, i) => [at, past.value[i]]) : [];
   const band = past ? past.at_ms.map((at, i) => [at, past.lower[i], past.upper[i]]) : [];
-  return h("tr", { "data-key": gate.gate, class: gate.verdict },
-    h("th", { scope: "row" },
-      h("details", { "data-key": "why", open: gate.verdict === "failed" || gate.verdict === "error" },
-        h("summary", {}, h("span", { class: "gate-name" }, gate.gate), " ", h("span", { class: "gate-what" }, what(gate))),
-        h("p", { class: "reason" }, visible(gate.reason), h("br"), h("span", { class: "muted" }, `${gate.metric.replaceAll("_", " ")}; ${role(gate)}`)))),
-    cell("Value", [show_(gate.value), gate.unit === "share above" && h("span", { class: "muted" }, " above")], "num"),
-    cell("Limit", show_(gate.limit), "num muted"),
-    cell("Interval", [interval(gate, `${show_(gate.value)}, ${bounds || "no bounds"}, limit ${show_(gate.limit)}`), h("span", { class: "bounds" }, bounds)], "wide"),
-    cell("Rows", [count(gate.samples), gate.control_samples > 0 && h("span", { class: "muted" }, ` / ${count(gate.control_samples)}`)], "num"),
-    cell("Trend", spark(points, { ...span, limit: gate.limit, band, label: `trend of ${gate.gate}` }), "trend"),
-    cell("Verdict", h("span", { class: `chip ${level}` }, icon(sign), word), "verdict-cell"));
+  const open = isOpen(gate);
+  const id = `why-${gate.gate}`;
+  return [
+    h("tr", { "data-key": gate.gate, class: gate.verdict },
+      h("th", { scope: "row" },
+        h("button", { type: "button", class: "disclose", "data-action": "why", "data-gate": gate.gate, "aria-expanded": String(open), "aria-controls": id },
+          h("span", { class: "gate-name" }, gate.gate), " ", h("span", { class: "gate-what" }, what(gate)))),
+      cell("Value", [show_(gate.value), gate.unit === "share above" && h("span", { class: "muted" }, " above")], "num"),
+      cell("Limit", show_(gate.limit), "num muted"),
+      cell("Interval", [interval(gate, `${show_(gate.value)}, ${bounds || "no bounds"}, limit ${show_(gate.limit)}`), h("span", { class: "bounds" }, bounds)], "wide"),
+      cell("Rows", [count(gate.samples), gate.control_samples > 0 && h("span", { class: "muted" }, ` / ${count(gate.control_samples)}`)], "num"),
+      cell("Trend", spark(points, { ...span, limit: gate.limit, band, label: `trend of ${gate.gate}` }), "trend"),
+      cell("Verdict", h("span", { class: `chip ${level}` }, icon(sign), word), "verdict-cell")),
+    open && h("tr", { "data-key": id, id, class: `why-row ${gate.verdict}` },
+      h("td", { colspan: 7 }, h("p", { class: "reason" }, visible(gate.reason)),
+        h("p", { class: "muted small" }, `${gate.metric.replaceAll("_", " ")}; ${role(gate)}`, bounds && `; between ${bounds}`))),
+  ];
 }
 
 /** The objective with its statistic and what it is relative to, where the reason has them; the metric

@@ -6,7 +6,7 @@ import { recolour, showCharts, zoomed } from "./charts.js";
 import { confirm, help } from "./dialog.js";
 import { $, h, show, toast } from "./dom.js";
 import { clock, count } from "./format.js";
-import { showGates, showImpact } from "./gates.js";
+import { showGates, showImpact, toggleReason } from "./gates.js";
 import { redrawHeat, showHeat } from "./heat.js";
 import { showAlerts, showCases, showDecisions, showRollouts } from "./lists.js";
 import { askForToken } from "./sign-in.js";
@@ -227,6 +227,10 @@ const ACTIONS = {
   "sign-out": async () => {
     await post("/api/sign-out", {}).catch((error) => toast(error.message, "bad"));
     enter();
+  },
+  why: (button) => {
+    toggleReason(button);
+    paint("gates");
   },
   acknowledge: (button) => confirm("acknowledge", state.sections.service, { alertKey: button.dataset.alert, actor: state.who.name }),
 };
