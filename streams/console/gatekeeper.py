@@ -120,6 +120,10 @@ class Gatekeeper:
             return None
         return SignedIn(session, token)
 
+    def life_s(self, signed: SignedIn) -> int:
+        """How long a sign-in lasts from now on, in seconds."""
+        return max(1, (signed.session.expires_ms - self._now_ms()) // 1000)
+
     async def sign_out(self, signed: SignedIn) -> None:
         """End a sign-in."""
         await asyncio.to_thread(self._store.drop_session, signed.session.key)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import mimetypes
 import secrets
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -121,6 +121,9 @@ def create_web(parts: Parts) -> Starlette:
     Args:
         parts: what it shows and acts by.
     """
+    # Reads the system's table of types now, not within the first request; a system may know scripts
+    # by another type, which browsers do not run.
+    mimetypes.add_type("text/javascript", ".js")
     web = _Web(parts)
     return Starlette(
         routes=[
@@ -147,10 +150,11 @@ def create_web(parts: Parts) -> Starlette:
 class _Web:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._page = (STATIC / "index.html").read_bytes()
 
     async def page(self, _request: Request) -> Response:
         """The page itself holds no data: those come when somebody has signed in."""
-        return FileResponse(STATIC / "index.html")
+        return Response(self._page, media_type="text/html")
 
     async def alive(self, _request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
@@ -205,8 +209,7 @@ class _Web:
         except TooManyAttemptsError as error:
             raise HTTPException(429, str(error), {"retry-after": str(error.wait_s)}) from error
         answer = _json({"name": signed.token.name, "role": signed.token.role})
-        life_s = (signed.session.expires_ms - time.time_ns() // 1_000_000) // 1000
-        set_cookie(request, answer, secret, max(1, life_s))
+        set_cookie(request, answer, secret, self._parts.gatekeeper.life_s(signed))
         return answer
 
     async def sign_out(self, request: Request) -> Response:

@@ -58,7 +58,13 @@ def staged_policy(stage_s: float = 600.0) -> Policy:
         Stage(percent=100.0, min_seconds=900.0),
     ]
     windows = Windows(pane_seconds=5.0, hop_seconds=10.0, window_seconds=60.0)
-    return msgspec.structs.replace(default_policy(), stages=stages, windows=windows)
+    gates = [
+        msgspec.structs.replace(g, warmup_seconds=0.0, min_samples=min(g.min_samples, 100))
+        if g.name != "memory"
+        else msgspec.structs.replace(g, warmup_seconds=0.0, min_samples=5)
+        for g in default_policy().gates
+    ]
+    return msgspec.structs.replace(default_policy(), stages=stages, windows=windows, gates=gates)
 
 
 class Staged(Story):

@@ -1,4 +1,4 @@
-"""The read model: what an event changes, what is kept of it, and that what is kept gives it back."""
+"""The read model: what an event changes, and that what is kept of it gives the page back."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_bytes_that_are_no_event_are_said_to_be_none(topic: Topic) -> None:
 
 
 def test_of_the_log_only_what_is_used_is_read() -> None:
-    """Ticks are passed over unread; a record that says to be a heartbeat and is none is an error."""
+    """Ticks are passed over unread; what says to be a heartbeat and is none is an error."""
     assert decode(Topic.LOG, b"shop", encode_log_record(Tick(service="shop")), []) is None
     assert isinstance(decode(Topic.LOG, b"shop", encode_log_record(heartbeat()), []), Heartbeat)
     with pytest.raises(DecodeError):
