@@ -63,10 +63,13 @@ export function confirm(command, service, { alertKey = null, actor = "" } = {}) 
     }
   });
   cancel.addEventListener("click", () => dialog.close());
+  // Enter in the field sends nothing, and the field has the focus: a key pressed twice does not act.
+  reason.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") event.preventDefault();
+  });
   show(dialog);
   dialog.append(form);
   dialog.showModal();
-  // Not the button: a key pressed twice must not act.
   reason.focus();
 }
 
