@@ -135,6 +135,7 @@ class Console:
             uvicorn.Config(
                 self._web,
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=STOP_S,

@@ -28,6 +28,7 @@ class RunningConsole:
     def __init__(self, process: Driftgate, folder: Path) -> None:
         self.process = process
         self.folder = folder
+        self._tokens = TokenFile(folder / TOKENS)
         process.wait_for_log("the console is at http://")
         found = re.search(r"the console is at (http://127\.0\.0\.1:\d+)/", process.log)
         assert found
@@ -35,7 +36,11 @@ class RunningConsole:
 
     def token(self, role: Role = Role.OPERATOR, name: str = "ana") -> str:
         """A token for it."""
-        return TokenFile(self.folder / TOKENS).create(name=name, role=role, days=1)[0]
+        return self._tokens.create(name=name, role=role, days=1)[0]
+
+    def revoke_last(self) -> None:
+        """Take the newest token back."""
+        self._tokens.revoke(self._tokens.tokens()[-1].id)
 
 
 def run_console(
