@@ -67,7 +67,8 @@ async def test_an_operator_follows_and_steers_a_rollout(
         page = watched.page
         await watched.sign_in(token)
         await watched.until_text("#standing", "No data yet")
-        assert "driftgate monitor" in await watched.text("#standing")
+        assert "driftgate monitor" in await watched.text("#traffic")
+        assert not await page.is_visible("#tiles")
         assert "driftgate rollout start" in await watched.text("#traffic")
         assert await page.locator("#actions button").count() == 0
 

@@ -62,7 +62,7 @@ class Watched:
         await self.page.wait_for_selector("#token:focus")
         await self.page.keyboard.type(token)
         await self.page.keyboard.press("Enter")
-        await self.page.wait_for_selector(".tile")
+        await self.page.wait_for_selector(".standing-title")
 
     async def text(self, selector: str) -> str:
         """What can be read there."""

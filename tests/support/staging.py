@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from schemas import cloudevents
-from schemas.control import DriftDetected, LogPosition
+from schemas.alerting import AlertRule
+from schemas.control import AlertEvent, AlertSeverity, AlertStatus, DriftDetected, LogPosition
 from schemas.drift import DriftArm, DriftDetector, DriftDirection, DriftFeature
 from schemas.feedback import CaseFeedback, CaseReason, CuratedCase, FeedbackKind
 from schemas.log import (
@@ -200,6 +201,33 @@ class Staged(Story):
             reference=None,
         )
         return Output(Topic.CONTROL, event, event.id, self.now_ms, cause, event.rollout_id)
+
+    def alerting(
+        self,
+        rule: AlertRule,
+        severity: AlertSeverity,
+        summary: str,
+        cure: str,
+        *,
+        ago_s: float,
+        **details: Any,
+    ) -> Output:
+        """An alert that began some time ago."""
+        cause = LogPosition(self.partition, len(self.entries) - 1)
+        event = AlertEvent(
+            id=f"alert-{rule}-{self.now_ms}",
+            key=f"{rule}/{self.state.service}",
+            rule=rule,
+            service=self.state.service,
+            severity=severity,
+            summary=summary,
+            cure=cure,
+            since_ms=self.now_ms - round(ago_s * 1000),
+            at_ms=self.now_ms,
+            cause=cause,
+            **{"status": AlertStatus.FIRING, **details},
+        )
+        return Output(Topic.ALERTS, event, event.id, self.now_ms, cause, None)
 
     def case(self, prompt: str, *reasons: CaseReason, **details: Any) -> CuratedCase:
         """A prompt worth a look."""

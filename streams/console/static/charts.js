@@ -131,7 +131,7 @@ function options(parent, spec, chart) {
   return {
     width: parent.clientWidth || 300,
     height: HEIGHT,
-    padding: [10, 8, 0, 0],
+    padding: [10, 18, 0, 0],
     cursor: { sync: { key: "time" }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
     legend: { live: true, markers: { width: 0, fill: (_u, i) => (i ? colour(spec.series[i - 1][3].stroke) : null) } },
     scales: {

@@ -50,8 +50,10 @@ export function interval({ value, lower, upper, limit }, label, width = 132) {
   const known = [value, lower, upper, limit].filter((v) => v !== null && v !== undefined);
   if (value === null || value === undefined || !known.length) return svg;
   let [low, high] = [Math.min(...known), Math.max(...known)];
-  const space = (high - low || Math.abs(high) || 1) * 0.12;
-  [low, high] = [low - space, high + space];
+  // A small difference is drawn small: at least a fifth of the value is shown.
+  const wide = Math.max(high - low, 0.2 * Math.max(Math.abs(high), Math.abs(low)), 1e-9);
+  const middle_ = (low + high) / 2;
+  [low, high] = [middle_ - wide * 0.62, middle_ + wide * 0.62];
   const x = (v) => 4 + ((v - low) / (high - low)) * (width - 8);
   const middle = height / 2;
   svg.append(h("line", { x1: 0, x2: width, y1: middle, y2: middle, class: "interval-axis" }));

@@ -11,13 +11,24 @@ export function showStanding({ standing, known }) {
   show($("standing"),
     h("span", { class: `stamp ${standing.level}` }, icon(ICONS[standing.level])),
     h("span", { class: "standing-title" }, standing.title),
-    h("span", { class: "standing-why" }, visible(standing.why)),
-    !known && h("span", { class: "standing-next" }, "Start ", code("driftgate monitor"), " and ", code("driftgate analyzer"), ", then publish prompts."));
+    h("span", { class: "standing-why" }, visible(standing.why)));
+  $("board").classList.toggle("nothing", !known);
 }
+
+const FIRST_STEPS = [
+  ["Watch", "driftgate monitor", "measures, judges, decides"],
+  ["Analyse", "driftgate analyzer --worker-id analyzer-1", "takes prompts from Kafka"],
+  ["Feed", "driftgate produce prompts.jsonl --rate 50", "or your own producers"],
+  ["Roll out", "driftgate rollout start --reason \"…\"", "begins in shadow: everybody stays on rules"],
+];
 
 /** Who is served by what, and the stages that were reached. */
 export function showTraffic(service, nowMs) {
   const { rollout, phase } = service;
+  if (!service.known) {
+    show($("traffic"), h("ol", { class: "first-steps" }, FIRST_STEPS.map(([name, command, what]) => h("li", {}, h("strong", {}, name), code(command), h("span", { class: "muted" }, what)))));
+    return;
+  }
   if (!rollout) {
     show($("traffic"), h("div", { class: "muted" }, "No rollout yet: everybody is served by rules. Start one with ",
       code("driftgate rollout start --reason \"…\""), "."));
@@ -106,8 +117,11 @@ export function showActions(service, role, linked) {
     show($("actions"), h("span", { class: "muted small" }, "You may look; commands take an operator's token."));
     return;
   }
+  // What is prominent is what somebody is likely to need.
+  const forward = service.standing.level === "ok" ? "primary" : "";
+  const back = service.standing.level === "bad" ? "danger filled" : "danger";
   show($("actions"), offers(service).map((name) => h("button", {
-    type: "button", class: name === "abort" ? "danger" : name === "promote" || name === "resume" ? "primary" : "",
+    type: "button", class: name === "abort" ? back : name === "promote" || name === "resume" ? forward : "",
     "data-action": name, "data-key": name, disabled: !linked,
   }, NAMES[name])));
 }
