@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mimetypes
 import secrets
 import uuid
 from collections import Counter
@@ -21,7 +20,6 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from schemas.control import AlertEvent, ControlEvent
 from schemas.log import Command, OperatorCommand
@@ -39,6 +37,7 @@ from streams.console.sign_in import csrf_token
 from streams.console.store import Store
 from streams.console.tokens import SECRET_BYTES, Role
 from streams.console.views import decision_view
+from streams.console.web_assets import Assets
 from streams.console.web_guard import (
     SecurityHeaders,
     clear_cookie,
@@ -121,13 +120,10 @@ def create_web(parts: Parts) -> Starlette:
     Args:
         parts: what it shows and acts by.
     """
-    # Reads the system's table of types now, not within the first request; a system may know scripts
-    # by another type, which browsers do not run.
-    mimetypes.add_type("text/javascript", ".js")
-    web = _Web(parts)
+    web, assets = _Web(parts), Assets(STATIC)
     return Starlette(
         routes=[
-            Route("/", web.page),
+            Route("/", assets.page),
             Route("/api/session", web.session),
             Route("/api/sign-in", web.sign_in, methods=["POST"]),
             Route("/api/sign-out", web.sign_out, methods=["POST"]),
@@ -137,7 +133,7 @@ def create_web(parts: Parts) -> Starlette:
             Route("/healthz", web.alive),
             Route("/readyz", web.ready),
             Mount("/metrics", parts.metrics),
-            Mount("/static", StaticFiles(directory=STATIC)),
+            Route("/static/{path:path}", assets.file),
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(GZipMiddleware, minimum_size=1000)],
         exception_handlers={
@@ -150,11 +146,6 @@ def create_web(parts: Parts) -> Starlette:
 class _Web:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._page = (STATIC / "index.html").read_bytes()
-
-    async def page(self, _request: Request) -> Response:
-        """The page itself holds no data: those come when somebody has signed in."""
-        return Response(self._page, media_type="text/html")
 
     async def alive(self, _request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")

@@ -3,6 +3,7 @@
 import { $ } from "./dom.js";
 import { number, percent, seconds } from "./format.js";
 import { covered } from "./tiles.js";
+import uPlot from "./vendor/uPlot.esm.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const HEIGHT = 168;
@@ -99,7 +100,7 @@ function draw(id, spec, data, state) {
   parent.setAttribute("aria-label", summary(spec, data));
   if (!chart) {
     chart = { state };
-    chart.plot = new window.uPlot(options(parent, spec, chart), data, parent);
+    chart.plot = new uPlot(options(parent, spec, chart), data, parent);
     chart.observer = new ResizeObserver(() => chart.plot.setSize({ width: parent.clientWidth, height: HEIGHT }));
     chart.observer.observe(parent);
     chart.plot.over.addEventListener("mouseleave", () => setTimeout(() => charts.forEach((c) => settle(c.plot))));

@@ -10,6 +10,7 @@ import { showGates, showImpact, toggleReason } from "./gates.js";
 import { redrawHeat, showHeat } from "./heat.js";
 import { showAlerts, showCases, showDecisions, showRollouts } from "./lists.js";
 import { askForToken } from "./sign-in.js";
+import { nextTheme } from "./theme.js";
 import { showTiles } from "./tiles.js";
 import { showActions, showDecision, showStanding, showTraffic } from "./verdict.js";
 import { showCapacity, showWorkers } from "./workers.js";
@@ -246,7 +247,7 @@ $("service").addEventListener("change", (event) => ACTIONS.service({ dataset: { 
 $("help").addEventListener("click", help);
 
 function changeTheme() {
-  const theme = window.driftgateTheme.next();
+  const theme = nextTheme();
   toast(theme === "auto" ? "Theme of the system" : `${theme[0].toUpperCase()}${theme.slice(1)} theme`);
   redraw();
 }

@@ -40,7 +40,8 @@ def test_everything_that_is_named_is_there() -> None:
     named = {Path(name) for name in re.findall(r'(?:src|href)="/static/([^"]+)"', page)}
     loaded = set(named)
     for path in SCRIPTS:
-        loaded |= {Path(name) for name in re.findall(r'from "\./([^"]+)"', path.read_text())}
+        pattern = r'(?:from |import\()"\./([^"]+)"'
+        loaded |= {Path(name) for name in re.findall(pattern, path.read_text())}
     assert {name for name in loaded if not (STATIC / name).is_file()} == set()
     assert {path.relative_to(STATIC) for path in SCRIPTS} <= loaded
 

@@ -378,3 +378,31 @@ async def test_what_is_not_there_is_not_found(desk: Desk) -> None:
     async with desk.browser() as browser:
         for path in ("/static/../web.py", "/static/%2e%2e/web.py", "/static/nothing.js", "/api"):
             assert (await browser.get(f"{BASE}{path}")).status_code == 404
+
+
+async def test_files_are_sent_packed_and_once(desk: Desk) -> None:
+    """A browser that has a file is told so; one that cannot unpack gets it plain."""
+    async with desk.browser() as browser:
+        first = await browser.get("/static/main.js")
+        assert first.headers["content-encoding"] == "gzip"
+        assert first.headers["content-type"].startswith("text/javascript")
+        again = await browser.get(
+            "/static/main.js", headers={"if-none-match": first.headers["etag"]}
+        )
+        assert (again.status_code, again.content) == (304, b"")
+        plain = await browser.get("/static/main.js", headers={"accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert plain.content == first.content
+
+
+@pytest.mark.parametrize(
+    ("cookie", "found"), [("dark", "dark"), ("light", "light"), ("auto", None), ("<b>", None)]
+)
+async def test_a_theme_that_was_chosen_is_there_from_the_first_frame(
+    desk: Desk, cookie: str, found: str | None
+) -> None:
+    """Whoever works in the dark is not dazzled by a page that is only then told to be dark."""
+    async with desk.browser() as browser:
+        page = await browser.get("/", headers={"cookie": f"driftgate_theme={cookie}"})
+        begin = f'<html lang="en" data-theme="{found}">' if found else '<html lang="en">'
+        assert begin in page.text
