@@ -4,11 +4,11 @@
     python -m benchmarks.console --events 60
 
 A Kafka broker, `driftgate console` as a process, and Debian's Chromium with empty caches, all on
-this machine. `first_paint_ms` is First Contentful Paint of the page as the browser's own paint timing
-has it, over several loads by new browser contexts; `board_ms` is from the navigation until the
-verdict of a signed-in page is drawn. `event_ms` is from the moment before an event is handed to
-Kafka's producer until the first animation frame after the page has its text, by the clock of this
-machine; a rollout state and an alert are sent in turn, into a page that shows a whole service.
+this machine. `first_paint_ms` is First Contentful Paint of the page, by the browser's own paint
+timing, over several loads by new browser contexts; `board_ms` is from a reload until the verdict of
+a signed-in page is drawn. `event_ms` is from the moment before an event is handed to Kafka's
+producer until the first animation frame after the page has its text, by the clock of this machine;
+a rollout state and an alert are sent in turn, into a page that shows a whole service.
 `bytes_gzipped` is what the browser was sent for the page and all it loads, before data. Percentiles
 are of all loads and all events.
 """

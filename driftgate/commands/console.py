@@ -60,7 +60,7 @@ def console(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Serve the web console: see, decide, act. Sign in with a token of `driftgate token create`."""
-    from prometheus_client import make_asgi_app
+    from prometheus_client import generate_latest
 
     from driftgate.prometheus import ConsoleCollector, registry_of
     from streams.console.process import Console
@@ -74,7 +74,7 @@ def console(
             ask=partial(_ask, kafka),
             prepare=partial(_prepared, kafka),
             default_service=service_setting(os.environ, service),
-            metrics=make_asgi_app(registry_of("console", collector)),
+            metrics=partial(generate_latest, registry_of("console", collector)),
         )
         collector.console = process
         asyncio.run(process.run())

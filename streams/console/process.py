@@ -8,9 +8,8 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvicorn
@@ -51,7 +50,7 @@ class Console:
         ask: sends a command, see :data:`streams.console.web.Ask`.
         prepare: makes sure of the broker and its topics.
         default_service: what a page shows that names none.
-        metrics: an ASGI application for /metrics.
+        metrics: what Prometheus is told, in its text format.
 
     Raises:
         StoreError: the database cannot be used.
@@ -65,7 +64,7 @@ class Console:
         ask: Ask,
         prepare: Prepare,
         default_service: str,
-        metrics: Any,
+        metrics: Callable[[], bytes],
     ) -> None:
         self._settings = settings
         folder = Path(settings.directory)

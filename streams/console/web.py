@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from schemas.control import AlertEvent, ControlEvent
 from schemas.log import Command, OperatorCommand
@@ -93,8 +93,8 @@ class Parts(NamedTuple):
     default_service: str
     ready: Callable[[], str | None]
     """What keeps it from being ready; None when nothing does."""
-    metrics: Any
-    """An ASGI application for /metrics."""
+    metrics: Callable[[], bytes]
+    """What Prometheus is told, in its text format."""
     counts: Counts
 
 
@@ -132,7 +132,7 @@ def create_web(parts: Parts) -> Starlette:
             Route("/api/commands", web.command, methods=["POST"]),
             Route("/healthz", web.alive),
             Route("/readyz", web.ready),
-            Mount("/metrics", parts.metrics),
+            Route("/metrics", web.metrics),
             Route("/static/{path:path}", assets.file),
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(GZipMiddleware, minimum_size=1000)],
@@ -155,6 +155,10 @@ class _Web:
         return Response(
             f"{wrong or 'ok'}\n", 503 if wrong else 200, media_type="text/plain; charset=utf-8"
         )
+
+    async def metrics(self, _request: Request) -> Response:
+        text = await run_in_threadpool(self._parts.metrics)
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     async def session(self, request: Request) -> Response:
         """Who has signed in, and the token that POSTs must carry."""

@@ -230,7 +230,7 @@ def test_records_that_are_rubbish_are_passed_over(
     async def look() -> None:
         async with Page.of(console) as page:
             await page.until("data", lambda s: s["service"]["measured"])
-            metrics = (await page.http.get("/metrics/")).text
+            metrics = (await page.http.get("/metrics")).text
             assert "driftgate_console_undecodable_records_total 6.0" in metrics
             assert 'driftgate_build_info{role="console"' in metrics
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-from prometheus_client import CollectorRegistry, make_asgi_app
+from prometheus_client import CollectorRegistry, generate_latest
 
 from schemas.control import AlertEvent, ControlEvent, RolloutAdvanced
 from schemas.log import Command, OperatorCommand
@@ -63,7 +64,7 @@ class Desk:
                 ask=self._ask,
                 default_service="shop",
                 ready=lambda: self.trouble,
-                metrics=make_asgi_app(CollectorRegistry()),
+                metrics=partial(generate_latest, CollectorRegistry()),
                 counts=Counts(),
             )
         )

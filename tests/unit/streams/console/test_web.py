@@ -370,7 +370,7 @@ async def test_health_is_told_to_everybody(desk: Desk) -> None:
         desk.trouble = "the broker is away: connection refused"
         answer = await browser.get("/readyz")
         assert (answer.status_code, answer.text) == (503, f"{desk.trouble}\n")
-        assert (await browser.get("/metrics/")).status_code == 200
+        assert (await browser.get("/metrics")).status_code == 200
 
 
 async def test_what_is_not_there_is_not_found(desk: Desk) -> None:
