@@ -113,7 +113,7 @@ async def confirmed(
         done = isinstance(event, RollbackConfirmed) and event.rollout_id in taken
         return event if done and isinstance(event, RollbackConfirmed) else None
 
-    return await _answered(kafka, abort, answer, timeout_s, Topic.CONTROL)
+    return await _answered(kafka, abort, answer, timeout_s, _CLI, Topic.CONTROL)
 
 
 async def acknowledge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ from schemas.control import (
     RollbackConfirmed,
     RolloutRolledBack,
 )
+from schemas.errors import DecodeError
 from streams.console.rollouts import rollout_lines
 from streams.console.rows import ItemKind
 from streams.console.views import decision_view
@@ -89,7 +91,12 @@ def _events(rows: Rows, service: str, over: Range) -> list[ControlEvent]:
         " ORDER BY rowid DESC LIMIT :limit) ORDER BY place",
         {**_parameters(service, over, 1), "kind": ItemKind.DECISION, "limit": DECISIONS},
     )
-    return [cloudevents.decode_json(r["value"], cloudevents.CONTROL_EVENT) for r in found]
+    events = []
+    for row in found:
+        # One of an older version of the contract is left out.
+        with suppress(DecodeError):
+            events.append(cloudevents.decode_json(row["value"], cloudevents.CONTROL_EVENT))
+    return events
 
 
 _WEIGHTED = {

@@ -22,6 +22,7 @@ from schemas.control import (
     GateStatus,
     WindowMetrics,
 )
+from schemas.errors import DecodeError
 from schemas.feedback import CuratedCase
 from schemas.log import Heartbeat, MeasurementBatch
 from schemas.rollout import RolloutState
@@ -124,16 +125,25 @@ class ConsoleModel:
                 return self._take_case(view, event)
         return _take_decision(view, event)
 
-    def restore(self, items: Iterable[Item]) -> None:
-        """Begin anew with what was kept, in the order in which it was kept."""
+    def restore(self, items: Iterable[Item]) -> int:
+        """Begin anew with what was kept, in the order in which it was kept.
+
+        Returns:
+            How many items are of no use: those of an older version of the contract.
+        """
         self.services.clear()
         self._case_service.clear()
+        useless = 0
         for item in items:
             view = self._view(item.service)
-            if item.value is not None:
-                _RESTORE[item.kind](view, item.key, item.value)
+            try:
+                if item.value is not None:
+                    _RESTORE[item.kind](view, item.key, item.value)
+            except DecodeError:
+                useless += 1
         for view in self.services.values():
             self._case_service |= dict.fromkeys(view.cases, view.service)
+        return useless
 
     def _view(self, service: str) -> ServiceView:
         if service not in self.services:
@@ -244,8 +254,10 @@ def _take_heartbeat(view: ServiceView, beat: Heartbeat, at_ms: int) -> Change:
 
 
 def _take_measurements(view: ServiceView, batch: MeasurementBatch, at_ms: int) -> Change:
-    fresh = new_rows(batch.rows(), batch.source_topic, view.source_offsets)
-    rows: list[Row] = list(score_counts(fresh, service=view.service, at_ms=at_ms))
+    measured = batch.rows()
+    fresh = new_rows(measured, batch.source_topic, view.source_offsets)
+    counts = score_counts(measured.where(fresh), service=view.service, at_ms=at_ms)
+    rows: list[Row] = list(counts)
     if rows:
         value = msgspec.json.encode(view.source_offsets)
         rows.append(Item(view.service, ItemKind.OFFSETS, "", at_ms, value))

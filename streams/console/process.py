@@ -76,7 +76,8 @@ class Console:
                 "`driftgate token create --role operator --name YOU`"
             )
         self.model = ConsoleModel()
-        self.model.restore(self.store.items())
+        if useless := self.model.restore(self.store.items()):
+            log.warning("%d events of an older version are left out", useless)
         self.hub = Hub(self._render, self._pulse)
         self._retention_ms = round(settings.retention_days * 86_400_000)
         self.feed = Feed(

@@ -38,6 +38,7 @@ class RolloutLine(msgspec.Struct, kw_only=True):
     """None where its start is older than what is kept."""
     green: str | None = None
     mode: Mode = Mode.ROLLOUT
+    rehearsal: bool = False
     phase: Phase = Phase.PROGRESSING
     started_ms: int
     ended_ms: int | None = None
@@ -91,7 +92,7 @@ def _tell(line: RolloutLine, event: ControlEvent) -> None:
     match event:
         case RolloutStarted():
             line.blue, line.green, line.mode = event.blue, event.green, event.mode
-            line.actor = event.actor
+            line.actor, line.rehearsal = event.actor, event.rehearsal
             line.steps.append(Step(event.share, event.at_ms, event.actor))
         case RolloutAdvanced():
             line.phase = Phase.PROGRESSING

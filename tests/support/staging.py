@@ -14,8 +14,21 @@ import numpy as np
 
 from schemas import cloudevents
 from schemas.alerting import AlertRule
-from schemas.control import AlertEvent, AlertSeverity, AlertStatus, DriftDetected, LogPosition
-from schemas.drift import DriftArm, DriftDetector, DriftDirection, DriftFeature
+from schemas.control import (
+    AlertEvent,
+    AlertSeverity,
+    AlertStatus,
+    DriftDetected,
+    GateStatus,
+    LogPosition,
+)
+from schemas.drift import (
+    DriftArm,
+    DriftDetector,
+    DriftDirection,
+    DriftFeature,
+    DriftReading,
+)
 from schemas.feedback import CaseFeedback, CaseReason, CuratedCase, FeedbackKind
 from schemas.log import (
     COLUMNS,
@@ -35,6 +48,7 @@ from schemas.version import VERSION
 from streams.console.rows import ScoreCounts
 from streams.console.scores import score_counts
 from streams.kafka_io import KafkaIO
+from streams.libraries import LIBRARIES
 from streams.outputs import Output
 from tests.support.folding import Story
 
@@ -189,6 +203,7 @@ class Staged(Story):
             reason=f"{feature} has moved down: page_hinkley is 61.2, above 48.5, over 412 rows",
             policy_hash=state.policy.hash,
             code_version=VERSION,
+            libraries=LIBRARIES,
             actor="driftgate",
             feature=feature,
             detector=DriftDetector.PAGE_HINKLEY,
@@ -201,6 +216,12 @@ class Staged(Story):
             reference=None,
         )
         return Output(Topic.CONTROL, event, event.id, self.now_ms, cause, event.rollout_id)
+
+    def read(self, *readings: DriftReading) -> Output:
+        """The newest status, with readings of drift detectors."""
+        last = next(o for o in reversed(self.outputs) if isinstance(o.event, GateStatus))
+        status = msgspec.structs.replace(last.event, drift=list(readings))
+        return last._replace(event=status, id=f"{last.id}/drift")
 
     def alerting(
         self,

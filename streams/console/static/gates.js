@@ -2,7 +2,7 @@
 
 import { $, code, empty, h, icon, show } from "./dom.js";
 import { ago, count, dash, inUnit, number, percent, signedPercent, visible } from "./format.js";
-import { interval, spark } from "./spark.js";
+import { interval, shares, spark } from "./spark.js";
 
 const VERDICTS = {
   successful: ["ok", "ok", "certified"],
@@ -62,7 +62,10 @@ function row(gate, past, span) {
       cell("Verdict", h("span", { class: `chip ${level}` }, icon(sign), word), "verdict-cell")),
     open && h("tr", { "data-key": id, id, class: `why-row ${gate.verdict}` },
       h("td", { colspan: 7 }, h("p", { class: "reason" }, visible(gate.reason)),
-        h("p", { class: "muted small" }, `${gate.metric.replaceAll("_", " ")}; ${role(gate)}`, bounds && `; between ${bounds}`))),
+        h("p", { class: "muted small" }, `${gate.metric.replaceAll("_", " ")}; ${role(gate)}`, bounds && `; between ${bounds}`),
+        gate.evidence !== null && gate.boundary !== null && h("p", { class: "evidence" },
+          shares([[Math.max(0, Math.min(1, gate.evidence / gate.boundary)), gate.verdict === "successful" ? "meter-good" : "meter-fill"]], ""),
+          h("span", { class: "muted small" }, `evidence ${gate.verdict === "successful" ? "that it holds" : "of a breach"}: ${number(gate.evidence)} of ${number(gate.boundary)} that certify it`)))),
   ];
 }
 

@@ -55,7 +55,7 @@ export function showRollouts(service, history, nowMs) {
       h("div", { class: "rollout-head" },
         h("span", { class: `chip ${level}` }, icon(sign), word),
         services.size > 1 && h("button", { type: "button", class: "link-button", "data-action": "service", "data-service": line.service }, line.service),
-        h("span", { class: "rollout-what" }, `${line.green ?? "green"} over ${line.blue ?? "blue"}`, line.mode === "experiment" && " (experiment)"),
+        h("span", { class: "rollout-what" }, `${line.green ?? "green"} over ${line.blue ?? "blue"}`, line.mode === "experiment" && " (experiment)", line.rehearsal && " (rehearsal)"),
         h("span", { class: "steps" }, steps(line))),
       h("div", { class: "muted when", title: `${clock(line.started_ms)}, ${line.rollout_id}` }, `${ago(line.started_ms, nowMs)} by ${line.actor || "unknown"}, ${line.ended_ms ? "took" : "for"} ${duration(end - line.started_ms)}`),
       h("div", { class: "muted why" }, visible(line.reason)));

@@ -5,6 +5,7 @@ import { follow, history, post, session } from "./api.js";
 import { recolour, showCharts, zoomed } from "./charts.js";
 import { confirm, help } from "./dialog.js";
 import { $, h, show, toast } from "./dom.js";
+import { showDrift } from "./drift.js";
 import { clock, count } from "./format.js";
 import { showGates, showImpact, toggleReason } from "./gates.js";
 import { redrawHeat, showHeat } from "./heat.js";
@@ -41,6 +42,7 @@ const PAINT = {
     if (!state.sections.gates) return;
     showGates(state.sections.gates, state.history, span(now()), now());
     showImpact(state.sections.gates);
+    showDrift(state.sections.gates);
   },
   alerts: () => state.sections.alerts && showAlerts(state.sections.alerts, state.who.role, now(), state.linked),
   charts: () => showCharts({ history: state.history, windows: state.sections.windows }, span(now())),

@@ -261,3 +261,12 @@ def test_a_story_has_its_rollouts() -> None:
     kinds = [type(d).__name__ for d in view.decisions.values()]
     assert kinds.count("RolloutStarted") == 2
     assert "RolloutRolledBack" in kinds
+
+
+def test_what_an_older_version_has_kept_stops_nothing() -> None:
+    """Events of a contract that had other fields are left out, and the rest is shown."""
+    model = ConsoleModel()
+    old = Item("shop", ItemKind.DECISION, "1", T0_MS, b'{"type": "rollout.started", "id": "1"}')
+    _, rows = told((sample(AlertEvent), T0_MS))
+    assert model.restore([old, *newest(rows)]) == 1
+    assert len(model.services) == 2

@@ -211,6 +211,8 @@ def test_rollbacks_and_their_recovery_are_counted(store: Store) -> None:
     store.write(
         [item(e.id, ItemKind.DECISION, e.at_ms, cloudevents.encode_json(e)) for e in events], {}
     )
+    # Of an older version of the contract, which had no such event.
+    store.write([item("old", ItemKind.DECISION, T0_MS, b'{"type": "rollout.blessed"}')], {})
     found = history(store, "shop", EVERYTHING)
     assert found["reliability"]["rollbacks"] == 1
     assert found["reliability"]["recovery_ms"] == 900

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from schemas.control import GateReport
+from schemas.drift import DriftDetector, DriftFeature, DriftReading
 from schemas.topics import Topic
 from streams.console.decode import decode
 from streams.console.model import ConsoleModel, Section, ServiceView
@@ -142,3 +143,19 @@ def test_decisions_are_pushed_newest_first_and_without_bulk(shop: Staged) -> Non
     found = section(model_of(shop), Section.DECISIONS)["decisions"]
     assert [d["type"] for d in found] == ["rollout.advanced", "rollout.advanced", "rollout.started"]
     assert all("gates" not in d and d["reason"] for d in found)
+
+
+def test_detectors_are_shown_with_their_readings(shop: Staged) -> None:
+    """How near each detector is to its alarm, and which features are drifting (M56, M57)."""
+    reading = DriftReading(
+        feature=DriftFeature.RELEVANCE, detector=DriftDetector.PAGE_HINKLEY, statistic=61.2,
+        threshold=48.5, drifting=True,
+    )  # fmt: skip
+    model = model_of(shop)
+    for output in (shop.read(reading), shop.drifted()):
+        model.take(output.event, output.at_ms)
+    found = section(model, Section.GATES)
+    assert [(d["feature"], d["statistic"], d["drifting"]) for d in found["drift"]] == [
+        ("relevance", 61.2, True)
+    ]
+    assert [e["type"] for e in found["episodes"]] == ["drift.detected"]
