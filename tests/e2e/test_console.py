@@ -55,7 +55,7 @@ async def confirm(watched: Watched, action: str, reason: str) -> None:
 async def test_an_operator_follows_and_steers_a_rollout(
     kafka: KafkaSettings, launch: Launch, tmp_path: Path
 ) -> None:
-    """Empty, alive, at 25 %, promoted, aborted, an alert acknowledged: each shows by itself.
+    """Empty, alive, at 50 %, promoted, aborted, an alert acknowledged: each shows by itself.
 
     All of it without a reload, by the keyboard, and under the name of the token (M52, M54, M63).
     """
@@ -75,7 +75,8 @@ async def test_an_operator_follows_and_steers_a_rollout(
         async with Traffic(kafka, "shop").flowing():
             await watched.until_text("#standing", "Healthy")
             await ask(kafka, Command.START, "shop")
-            await watched.until_text("#traffic", "semantic 25")
+            # There it stays: it must not advance while somebody promotes it.
+            await watched.until_text("#traffic", "semantic 50")
             await watched.until_text("#gates", "semantic-errors")
             await watched.until_text("#workers", "w2")
             await watched.until_text("#tiles", "prompts/s")
@@ -83,7 +84,7 @@ async def test_an_operator_follows_and_steers_a_rollout(
             assert await page.get_attribute("#standing", "aria-live") == "polite"
 
             await confirm(watched, "promote", "looks well")
-            await watched.until_text("#traffic", "semantic 50")
+            await watched.until_text("#traffic", "semantic 100")
             await watched.until_text("#decision", "looks well")
             assert "ana" in await watched.text("#decision")
             await confirm(watched, "abort", "incident 812")
