@@ -11,6 +11,7 @@ from driftgate.commands import (
     alerts,
     broker,
     calibrate,
+    console,
     control,
     curate,
     curator,
@@ -46,6 +47,7 @@ app.command()(roles.analyzer)
 app.command()(roles.monitor)
 app.command()(curator.curator)
 app.command()(alerts.notifier)
+app.command()(console.console)
 app.command()(produce.produce)
 app.command()(control.control)
 app.command()(replay.replay)
@@ -56,6 +58,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(curate.app, name="curate")
+app.add_typer(console.app, name="token")
 
 
 def _version(asked: bool) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["DeliveryError", "NotifySettingError", "RecoveryError", "StreamsError"]
+__all__ = [
+    "BrokerAwayError",
+    "CommandRefusedError",
+    "CommandUnansweredError",
+    "DeliveryError",
+    "ListenError",
+    "NotifySettingError",
+    "RecoveryError",
+    "StoreError",
+    "StreamsError",
+    "TokenFileError",
+]
 
 
 class StreamsError(Exception):
@@ -19,3 +30,27 @@ class DeliveryError(StreamsError):
 
 class NotifySettingError(StreamsError):
     """A channel that cannot be used as it is set; the message holds no secret."""
+
+
+class ListenError(StreamsError):
+    """An address that cannot be listened on."""
+
+
+class BrokerAwayError(StreamsError):
+    """No broker answers, or its topics are not as they must be; it may be tried again."""
+
+
+class TokenFileError(StreamsError):
+    """The file of tokens cannot be read or written; the message says what to do."""
+
+
+class StoreError(StreamsError):
+    """The console's database cannot be used; the message says what to do."""
+
+
+class CommandRefusedError(StreamsError):
+    """The monitor refused an operator's command, and says why."""
+
+
+class CommandUnansweredError(StreamsError):
+    """The monitor did not answer an operator's command in time, or the broker is away."""

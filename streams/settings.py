@@ -7,7 +7,7 @@ import msgspec
 from schemas.policy import Policy
 from schemas.settings import KafkaSettings
 
-__all__ = ["MonitorSettings", "NotifierSettings"]
+__all__ = ["ConsoleSettings", "MonitorSettings", "NotifierSettings"]
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,3 +33,19 @@ class NotifierSettings(msgspec.Struct, frozen=True, kw_only=True):
     escalation_urls: list[str]
     """Apprise URLs that hear of alerts that nobody has acknowledged."""
     alertmanager_url: str | None
+
+
+class ConsoleSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the web console."""
+
+    kafka: KafkaSettings
+    host: str
+    port: int
+    directory: str
+    """Of the database and the tokens."""
+    retention_days: float
+    """What is older is deleted from the database."""
+    max_rows: int
+    """Of each table; the oldest go first."""
+    session_hours: float
+    """Life of a sign-in."""

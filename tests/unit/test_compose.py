@@ -63,7 +63,7 @@ def test_all_roles_are_there() -> None:
     assert set(SERVICES) >= {"kafka", "mlflow", "analyzer", "monitor", "curator"}
     assert SERVICES["analyzer"]["deploy"]["replicas"] >= 2
     assert {SERVICES[name]["image"] for name in OURS} == {"driftgate:local"}
-    assert set(OURS) == {"mlflow", "analyzer", "monitor", "curator"}
+    assert set(OURS) == {"mlflow", "analyzer", "monitor", "curator", "console"}
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "mlflow"])

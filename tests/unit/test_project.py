@@ -38,6 +38,13 @@ SHELLS = {
     "analyzer/worker.py": "the loop that ties the core to Kafka and the clock",
     "schemas/generate.py": "writes the generated files, run by hand",
     "streams/app.py": "the Faust app, and the timer that writes the clock into the log",
+    "streams/console/gatekeeper.py": "lets people in: the clock, chance, the database",
+    "streams/console/hub.py": "pushes to pages, as they are ready",
+    "streams/console/kafka_*": "follows the topics",
+    "streams/console/process.py": "the console's tasks, its port, its end",
+    "streams/console/store.py": "the console's database",
+    "streams/console/token_file.py": "reads and writes the file of tokens",
+    "streams/console/web*": "answers HTTP",
     "streams/notify/channels.py": "speaks to mail servers, chats and Alertmanager",
     "streams/notify/notifier.py": "consumes alerts, and waits between attempts",
     "streams/kafka_*": "reads ranges of the log back, and writes what the fold says",
@@ -66,6 +73,8 @@ OUTSIDE = {
     "sentence_transformers",
     "signal",
     "socket",
+    "sqlite3",
+    "starlette",
     "subprocess",
     "tempfile",
     "threading.Thread",
@@ -74,6 +83,7 @@ OUTSIDE = {
     "torch",
     "typer",
     "urllib.request",
+    "uvicorn",
 }
 
 # The same in the form of calls on modules that the core may import.

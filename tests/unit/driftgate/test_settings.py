@@ -11,6 +11,8 @@ from driftgate.errors import Exit, SettingsError
 from driftgate.settings import (
     ENVIRONMENT,
     analyzer_settings,
+    console_directory,
+    console_settings,
     curator_settings,
     kafka_settings,
     mlflow_uri,
@@ -140,6 +142,32 @@ def test_mlflow_is_where_we_or_mlflow_say() -> None:
     assert mlflow_uri(both) == "http://a:1"
     assert mlflow_uri({**both, "DRIFTGATE_MLFLOW_URI": " "}) == "http://b:2"
     assert mlflow_uri({}) == "sqlite:///mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DRIFTGATE_CONSOLE_PORT", "http"),
+        ("DRIFTGATE_CONSOLE_PORT", "65536"),
+        ("DRIFTGATE_CONSOLE_RETENTION_DAYS", "0"),
+        ("DRIFTGATE_CONSOLE_RETENTION_DAYS", "inf"),
+        ("DRIFTGATE_CONSOLE_MAX_ROWS", "0"),
+        ("DRIFTGATE_CONSOLE_SESSION_HOURS", "nan"),
+    ],
+)
+def test_wrong_values_of_the_console_are_refused_by_name(name: str, value: str) -> None:
+    """The console does not start with a setting that it cannot use."""
+    with pytest.raises(SettingsError, match=f"{name}='{value}'"):
+        console_settings({name: value}, kafka_settings({}))
+
+
+def test_the_console_keeps_its_files_where_it_is_told(tmp_path: Path) -> None:
+    """Its own variable goes first, then the user's data folder; options go before variables."""
+    assert console_directory({"DRIFTGATE_CONSOLE_DIR": str(tmp_path)}) == tmp_path
+    assert console_directory({"XDG_DATA_HOME": str(tmp_path)}) == tmp_path / "driftgate"
+    assert console_directory({}) == Path("~/.local/share/driftgate").expanduser()
+    found = console_settings({"DRIFTGATE_CONSOLE_PORT": "1"}, kafka_settings({}), port=0)
+    assert (found.host, found.port, found.session_hours) == ("127.0.0.1", 0, 12.0)
 
 
 def test_policy_comes_from_a_file(tmp_path: Path) -> None:
