@@ -43,6 +43,8 @@ class RolloutLine(msgspec.Struct, kw_only=True):
     started_ms: int
     ended_ms: int | None = None
     steps: list[Step] = []
+    shares: list[float] = []
+    """Of each stage that was planned; empty where its start is older than what is kept."""
     actor: str = ""
     """Who began it."""
     reason: str = ""
@@ -93,6 +95,7 @@ def _tell(line: RolloutLine, event: ControlEvent) -> None:
         case RolloutStarted():
             line.blue, line.green, line.mode = event.blue, event.green, event.mode
             line.actor, line.rehearsal = event.actor, event.rehearsal
+            line.shares = event.shares
             line.steps.append(Step(event.share, event.at_ms, event.actor))
         case RolloutAdvanced():
             line.phase = Phase.PROGRESSING

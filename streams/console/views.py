@@ -14,7 +14,7 @@ from schemas.control import (
     RolloutRolledBack,
     WindowMetrics,
 )
-from schemas.policy import GateRole, Metric, Objective
+from schemas.policy import GateRole, Metric, Objective, Statistic
 from schemas.rollout import Phase
 from streams.console.advice import cache_view, capacity
 from streams.console.model import ALL, ConsoleModel, Section, ServiceView
@@ -124,12 +124,8 @@ def _gate(report: GateReport) -> dict[str, Any]:
 
 
 def _unit(report: GateReport) -> str:
-    """How the value of a gate is to be read.
-
-    A quantile is tested on the share of rows beyond its limit. The report does not say that it is
-    of a quantile; but its limit is then not the one of the objective.
-    """
-    if report.metric in _METRICS and _is_share(report):
+    """How the value of a gate is to be read: of a quantile it is the share of rows beyond."""
+    if report.statistic in _QUANTILES:
         return "share above"
     if report.metric in _UNITS:
         return _UNITS[report.metric]
@@ -138,17 +134,7 @@ def _unit(report: GateReport) -> str:
     return "score"
 
 
-def _is_share(report: GateReport) -> bool:
-    if "share above" in report.reason:
-        return True
-    try:
-        objective = Objective.parse(report.objective)
-    except ValueError:
-        return False
-    return not objective.relative and report.limit != objective.limit
-
-
-_METRICS = {metric.value for metric in Metric}
+_QUANTILES = {each.value for each in Statistic if each.quantile is not None}
 _UNITS = {
     Metric.PROCESSING_SECONDS.value: "seconds",
     Metric.MODEL_UNAVAILABLE_SECONDS.value: "seconds",

@@ -62,9 +62,10 @@ const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value)
 export function steps(line) {
   const last = line.steps.length - 1;
   const over = line.phase === "rolled_back" || line.phase === "promoted";
-  return line.steps.map((step, i) => h("span", { class: `step${i === last && !over ? " now" : ""}`, title: `${clock(step.at_ms)} by ${step.actor}` },
-    step.share === 0 && i === 0 ? "shadow" : percent(step.share, 0)))
-    .concat(over ? h("span", { class: `step end ${line.phase}` }, icon(line.phase === "promoted" ? "ok" : "back"), line.phase === "promoted" ? "promoted" : "rolled back") : []);
+  const reached = line.steps.map((step, i) => h("span", { class: `step${i === last && !over ? " now" : ""}`, title: `${clock(step.at_ms)} by ${step.actor}` },
+    step.share === 0 && i === 0 ? "shadow" : percent(step.share, 0)));
+  if (over) return reached.concat(h("span", { class: `step end ${line.phase}` }, icon(line.phase === "promoted" ? "ok" : "back"), line.phase === "promoted" ? "promoted" : "rolled back"));
+  return reached.concat(line.shares.slice(line.steps.length).map((share) => h("span", { class: "step ahead", title: "not reached yet" }, percent(share, 0))));
 }
 
 export function showDecision(decision, nowMs) {
