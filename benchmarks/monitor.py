@@ -38,6 +38,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -47,7 +48,7 @@ from benchmarks.monitor_kafka import BATCH_BYTES, create, fill
 from benchmarks.monitor_peers import PEERS, NotHereError, Peer
 from benchmarks.monitor_process import BROKER, CORES, on_core
 from benchmarks.monitor_results import WindowResult, ratios, reference
-from benchmarks.monitor_rows import Load, json_records, log_records, make_load, rows
+from benchmarks.monitor_rows import Load, begin_ms, json_records, log_records, make_load, rows
 from benchmarks.monitor_runs import LOG_BATCH_BYTES, Run, run_monitor, run_peer
 from driftgate.broker import EmbeddedKafka
 
@@ -86,6 +87,7 @@ class _Bench:
     def __init__(self, servers: str, rows: int) -> None:
         self._servers = servers
         self._rows = rows
+        self._begin_ms = begin_ms(round(time.time() * 1000))
         self._loads: dict[tuple[int, int], tuple[Load, list[WindowResult]]] = {}
         self._topics: set[str] = set()
         self._runs: dict[str, list[Run]] = {}
@@ -154,11 +156,12 @@ class _Bench:
         return await run_peer(self._servers, peer, topic, load, expected)
 
     def _load(self, wanted: int, size: int) -> tuple[Load, list[WindowResult]]:
-        if (wanted, size) not in self._loads:
-            _say(f"making {wanted:,} rows, {size} at a time")
-            load = make_load(wanted, size)
-            self._loads[wanted, size] = load, reference(rows(load))
-        return self._loads[wanted, size]
+        load = make_load(wanted, size, self._begin_ms)
+        key = (load.count, load.size)
+        if key not in self._loads:
+            _say(f"making {load.rows:,} rows, {size} at a time")
+            self._loads[key] = load, reference(rows(load))
+        return self._loads[key]
 
 
 def _say(text: str) -> None:

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from driftgate.broker.artefacts import default_cache_dir
 
-__all__ = ["PEERS", "NotHereError", "Peer"]
+__all__ = ["HISTOGRAM_ERROR", "PEERS", "NotHereError", "Peer"]
 
 _FOLDER = Path(__file__).parent / "peers"
 _REQUIREMENTS = _FOLDER / "requirements.txt"
 _KAFKA_STREAMS = _FOLDER / "kafka-streams"
-_HISTOGRAM_ERROR = 0.0897
+HISTOGRAM_ERROR = 0.0897
 """Of 64 buckets from 1 ms to 60 s: half a bucket, 60000 ** (1 / 128) - 1."""
 _LAST_CHARS = 400
 
@@ -120,11 +120,11 @@ def _run(command: list[str]) -> None:
 
 
 PEERS = (
-    Peer("faust", 1 / 1500, 1, _HISTOGRAM_ERROR, _faust),
-    Peer("quix_streams", 1 / 150, 1, _HISTOGRAM_ERROR, _quix),
-    Peer("bytewax", 1 / 15, 1, _HISTOGRAM_ERROR, _bytewax),
-    Peer("kafka_streams", 1 / 3, 1, _HISTOGRAM_ERROR, lambda: _kafka_streams("hopping")),
-    Peer("kafka_streams_panes", 1, 1, _HISTOGRAM_ERROR, lambda: _kafka_streams("panes")),
-    Peer("kafka_streams_batched", 3, 100, _HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
-    Peer("kafka_streams_batched_300", 3, 300, _HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
+    Peer("faust", 1 / 1500, 1, HISTOGRAM_ERROR, _faust),
+    Peer("quix_streams", 1 / 150, 1, HISTOGRAM_ERROR, _quix),
+    Peer("bytewax", 1 / 15, 1, HISTOGRAM_ERROR, _bytewax),
+    Peer("kafka_streams", 1 / 3, 1, HISTOGRAM_ERROR, lambda: _kafka_streams("hopping")),
+    Peer("kafka_streams_panes", 1, 1, HISTOGRAM_ERROR, lambda: _kafka_streams("panes")),
+    Peer("kafka_streams_batched", 3, 100, HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
+    Peer("kafka_streams_batched_300", 3, 300, HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
 )

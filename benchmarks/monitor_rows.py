@@ -7,7 +7,6 @@ a slower system is given fewer rows a second, not less time, so that all close t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -30,7 +29,16 @@ from schemas.policy import Windows, default_policy
 from streams.fold import LogEntry, step
 from streams.state import new_state
 
-__all__ = ["SPAN_MS", "Load", "Message", "json_records", "log_records", "make_load", "rows"]
+__all__ = [
+    "SPAN_MS",
+    "Load",
+    "Message",
+    "begin_ms",
+    "json_records",
+    "log_records",
+    "make_load",
+    "rows",
+]
 
 SPAN_MS = 20_000
 """Log time of a load: 29 windows of either arm. More is more rows for the fast systems, or fewer a
@@ -64,6 +72,11 @@ class Load(NamedTuple):
     count: int
     """Batches."""
 
+    @property
+    def rows(self) -> int:
+        """Rows of all batches."""
+        return self.count * self.size
+
     def at_ms(self, number: int) -> int:
         """Log time of a batch."""
         return self.begin_ms + number * SPAN_MS // self.count
@@ -73,18 +86,22 @@ class Load(NamedTuple):
         return self.batches[number % len(self.batches)]
 
 
-def make_load(wanted: int, size: int) -> Load:
-    """A load of about so many rows, of which the last is in the past.
+def begin_ms(now_ms: int) -> int:
+    """When loads begin that are over by now: what the monitor writes by itself comes later."""
+    return (now_ms - SPAN_MS - 3 * _AFTER_MS) // WINDOW_MS * WINDOW_MS
+
+
+def make_load(wanted: int, size: int, begin_ms: int) -> Load:
+    """A load of about so many rows.
 
     Args:
         wanted: rows; cut to whole batches, of which there is at least one in each hop.
         size: rows a batch, at least 1.
+        begin_ms: log time of the first.
     """
     rng = np.random.default_rng(7)
     count = max(wanted // size, SPAN_MS // HOP_MS)
     batches = [batch_columns(rng, size) for _ in range(min(_DIFFERENT, count))]
-    # What the monitor writes by itself has the time of the broker, and must come later.
-    begin_ms = int(time.time() * 1000 - SPAN_MS - 3 * _AFTER_MS) // WINDOW_MS * WINDOW_MS
     return Load(begin_ms, batches, size, count)
 
 

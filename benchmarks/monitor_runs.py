@@ -25,11 +25,18 @@ from schemas.rollout import Phase
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS, Topic
 
-__all__ = ["LOG_BATCH_BYTES", "Run", "run_monitor", "run_peer"]
+__all__ = [
+    "LOG_BATCH_BYTES",
+    "MONITOR_P95_ERROR",
+    "Run",
+    "run_monitor",
+    "run_peer",
+    "window_result",
+]
 
 LOG_BATCH_BYTES = 0
 """Analyzers wait for the delivery of each record, so each is a produce request of its own."""
-_MONITOR_P95_ERROR = 0.02
+MONITOR_P95_ERROR = 0.02
 """See `streams.panes.quantile`."""
 _LIMIT_S = 300.0
 
@@ -53,7 +60,6 @@ async def run_peer(
     name = f"p{random.getrandbits(32):08x}"
     output = f"{name}.results"
     await create(servers, output)
-    rows = load.count * load.size
     found: list[WindowResult] = []
 
     def take(record: Any) -> bool:
@@ -63,13 +69,13 @@ async def run_peer(
         return len(found) >= len(expected)
 
     with tempfile.TemporaryDirectory() as folder:
-        command = [*peer.command(), servers, source, output, name, str(rows)]
+        command = [*peer.command(), servers, source, output, name, str(load.rows)]
         process = PeerProcess(command, Path(folder))
         with running(process) as usage:
             await _follow(servers, output, process, usage, take)
         marks = process.marks()
     wrong = differences(expected, found, p95_error=peer.p95_error)
-    return _run(marks, rows, usage, wrong)
+    return _run(peer.name, marks, load, usage, wrong)
 
 
 async def run_monitor(servers: str, load: Load, expected: Sequence[WindowResult]) -> Run:
@@ -81,7 +87,6 @@ async def run_monitor(servers: str, load: Load, expected: Sequence[WindowResult]
         service_partitions=1,
     )
     await _write_log(kafka, load)
-    rows = load.count * load.size
     found: list[WindowResult] = []
     marks: list[Mark] = []
     wrong: list[str] = []
@@ -90,14 +95,14 @@ async def run_monitor(servers: str, load: Load, expected: Sequence[WindowResult]
         event = decode_metrics(record)
         if not isinstance(event, GateStatus):
             if event.final and event.segment == "all" and event.prompts:
-                found.append(_result(event))
+                found.append(window_result(event))
             return False
         marks.append(Mark(event.measured, record.timestamp))
         if event.phase is not Phase.PROGRESSING or event.share != 0.5:
             wrong.append(
                 f"the rollout is {event.phase} at {event.share:.0%} after {event.measured}"
             )
-        return event.measured >= rows
+        return event.measured >= load.rows
 
     environ = {
         **os.environ,
@@ -111,9 +116,8 @@ async def run_monitor(servers: str, load: Load, expected: Sequence[WindowResult]
         with running(process) as usage:
             await _follow(servers, kafka.topic(Topic.METRICS), process, usage, take)
     await remove(servers, [kafka.topic(spec.topic) for spec in TOPICS])
-    return _run(
-        marks, rows, usage, wrong + differences(expected, found, p95_error=_MONITOR_P95_ERROR)
-    )
+    wrong += differences(expected, found, p95_error=MONITOR_P95_ERROR)
+    return _run("driftgate", marks, load, usage, wrong)
 
 
 async def _write_log(kafka: KafkaSettings, load: Load) -> None:
@@ -146,7 +150,8 @@ async def _follow(
     usage.sample()
 
 
-def _result(event: WindowMetrics) -> WindowResult:
+def window_result(event: WindowMetrics) -> WindowResult:
+    """Of our own monitor's metrics what the others compute too; for a window that has rows."""
     assert event.processing_seconds_mean is not None  # there are rows
     assert event.processing_seconds_p95 is not None
     return WindowResult(
@@ -159,8 +164,13 @@ def _result(event: WindowMetrics) -> WindowResult:
     )
 
 
-def _run(marks: Sequence[Mark], rows: int, usage: Usage, wrong: list[str]) -> Run:
-    first, last = timed(marks, rows)
+def _run(name: str, marks: Sequence[Mark], load: Load, usage: Usage, wrong: list[str]) -> Run:
+    try:
+        first, last = timed(marks, load.rows)
+    except ValueError as error:
+        raise SystemExit(
+            f"{name} was not measured ({error}): ask for fewer --rows if it is slow here"
+        ) from error
     taken = last.rows - first.rows
     return Run(
         rows_per_s=taken / max(last.at_ms - first.at_ms, 1.0) * 1000,
