@@ -14,7 +14,8 @@ interface Measured {
 
   /** One prompt; its arm is the key. */
   @JsonIgnoreProperties(ignoreUnknown = true)
-  record Row(@JsonProperty("processing_seconds") double seconds, @JsonProperty("error") boolean error)
+  record Row(
+      @JsonProperty("processing_seconds") double seconds, @JsonProperty("error") boolean error)
       implements Measured {
     @Override
     public int rows() {
