@@ -27,10 +27,10 @@ INSTALL = python=$${PYTHON:-python3}; \
 	"$$python" .ci/install.py
 export PYTHON
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test screenshots lint lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## install everything into .venv (the other commands do it by themselves)
 
@@ -44,6 +44,9 @@ demo: $(STAMP) ## run the whole story on a broker of its own: rollout, regressio
 test: $(STAMP) ## run the tests
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
+screenshots: $(STAMP) ## take pictures of the web console (needs chromium on the PATH)
+	@$(VENV)/bin/python -m tests.screenshots $(ARGS)
+
 lint: $(STAMP) ## check style, format and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -54,6 +57,6 @@ lock: ## write requirements.lock anew from pyproject.toml (ARGS=--upgrade for ne
 	@$(INSTALL) lock --python "$$PYTHON" $(ARGS)
 
 clean: ## remove all that these commands made in this folder
-	@rm -rf .venv .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .tools build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@rm -rf ./*.egg-info

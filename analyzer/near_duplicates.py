@@ -43,22 +43,34 @@ class NearDuplicates:
     def __len__(self) -> int:
         return min(self._kept, len(self._signatures))
 
-    def seen(self, text: str) -> bool:
-        """Whether a text is nearly the same as one that was kept; if not, it is kept now."""
-        signature = _signature(text)
+    def seen(self, text: str, space: str = "") -> bool:
+        """Whether a text is nearly the same as one that was kept; if not, it is kept now.
+
+        Args:
+            text: of any length.
+            space: texts of different spaces are never the same.
+        """
+        signature = _signature(text, space)
         equal = (self._signatures[: len(self)] == signature).mean(axis=1)
         if len(equal) and float(equal.max()) >= self._similarity:
             return True
-        self._signatures[self._kept % len(self._signatures)] = signature
-        self._kept += 1
+        self._keep(signature)
         return False
 
+    def keep(self, text: str, space: str = "") -> None:
+        """Keep a text, whatever it is like."""
+        self._keep(_signature(text, space))
 
-def _signature(text: str) -> npt.NDArray[np.uint32]:
+    def _keep(self, signature: npt.NDArray[np.uint32]) -> None:
+        self._signatures[self._kept % len(self._signatures)] = signature
+        self._kept += 1
+
+
+def _signature(text: str, space: str) -> npt.NDArray[np.uint32]:
     """Of the normalised text: its words in small letters; shape (64,)."""
     words = _WORD.findall(text.casefold())[:_WORDS] or [text]
     count = max(len(words) - _SHINGLE_WORDS + 1, 1)
-    shingles = {" ".join(words[at : at + _SHINGLE_WORDS]) for at in range(count)}
+    shingles = {" ".join([space, *words[at : at + _SHINGLE_WORDS]]) for at in range(count)}
     hashes = np.array([mmh3.hash(s, signed=False) for s in shingles], dtype=np.uint64) % _PRIME
     mixed = (hashes[:, None] * _FACTORS + _OFFSETS) % _PRIME
     signature: npt.NDArray[np.uint32] = mixed.min(axis=0).astype(np.uint32)

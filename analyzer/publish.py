@@ -11,15 +11,15 @@ broker refused (its sequence numbers have a gap then) or a transaction that the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerClosed, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
 from analyzer.errors import WorkerFencedError
+from analyzer.kafka_discard import discard, see
 from analyzer.kafka_fencing import FencedTransactions
 from analyzer.settings import AnalyzerSettings, Delivery
 from schemas import cloudevents
@@ -33,8 +33,6 @@ TRANSACTION_TIMEOUT_MS = 10_000
 """After so long the broker aborts the transaction of a worker that died: until then readers of
 committed records wait. Above the longest delivery, below the patience of a reader."""
 _LINGER_MS = 5
-_STOP_SECONDS = 3.0
-"""For a producer to stop; one that cannot reach its broker would try for ever."""
 _MAX_REQUEST_BYTES = 4 * 2**20
 
 
@@ -95,7 +93,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Give up what is under way, and disconnect."""
-        await asyncio.gather(_discard(self._producer), _discard(self._log_producer))
+        await asyncio.gather(discard(self._producer), discard(self._log_producer))
 
     async def renew(self) -> None:
         """Connect anew after a failed delivery; the broker aborts what was left open.
@@ -182,30 +180,5 @@ class Publisher:
             ),
         )
         # Also where nobody comes to wait for it, because another one has failed before.
-        future.add_done_callback(_see)
+        future.add_done_callback(see)
         return future
-
-
-def _see(future: asyncio.Future[Any]) -> None:
-    """Take note of an error, which asyncio would report else."""
-    if not future.cancelled():
-        future.exception()
-
-
-async def _discard(producer: AIOKafkaProducer) -> None:
-    """Stop a producer without waiting for what it has not sent: its broker may be away for good."""
-    producer._closed = True  # noqa: SLF001 - its own stop() waits
-    for stop in (producer._sender.close, producer.client.close):  # noqa: SLF001
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_STOP_SECONDS):
-                await stop()
-    unsent = producer._message_accumulator  # noqa: SLF001
-    unsent.fail_all(ProducerClosed())
-    batches = [batch for several in unsent._batches.values() for batch in several]  # noqa: SLF001
-    waiters = [batch._drain_waiter for batch in batches]  # noqa: SLF001
-    transactions = producer._txn_manager  # noqa: SLF001
-    if transactions is not None:
-        waiters.append(transactions._transaction_waiter)  # noqa: SLF001
-    for waiter in waiters:
-        if waiter is not None and waiter.done():
-            _see(waiter)

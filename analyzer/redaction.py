@@ -25,8 +25,10 @@ class Redacted(NamedTuple):
 
 
 _PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z ]{0,30}+PRIVATE KEY-----"
-    r"(?>[A-Za-z0-9+/=\s\\]{0,20000}+)(?:-----END [A-Z ]{0,30}+PRIVATE KEY-----)?+"
+    r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?:[^-]|-(?!----)){0,20000}+-----END (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+    # Without its end, what has the form of a key's lines.
+    r"|[A-Za-z0-9+/=\s\\]{0,20000}+)"
 )
 _ASSIGNED = re.compile(
     r"(?i)\b(password|passwd|pwd|secret|token|api[ _-]?key|access[ _-]?key|client[ _-]?secret)"

@@ -11,9 +11,13 @@ from driftgate.commands import (
     alerts,
     broker,
     calibrate,
+    console,
     control,
+    curate,
+    curator,
     demo,
     doctor,
+    feedback,
     produce,
     replay,
     roles,
@@ -42,10 +46,12 @@ app.command()(demo.demo)
 app.command()(broker.broker)
 app.command()(roles.analyzer)
 app.command()(roles.monitor)
+app.command()(curator.curator)
 app.command()(alerts.notifier)
 app.command()(tracking.tracker)
 app.command()(tracking.mlflow)
 app.command(hidden=True)(tracking.mlflow_server)
+app.command()(console.console)
 app.command()(produce.produce)
 app.command()(control.control)
 app.command()(replay.replay)
@@ -54,6 +60,9 @@ app.command()(validate.validate)
 app.command()(calibrate.calibrate)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(feedback.app, name="feedback")
+app.add_typer(curate.app, name="curate")
+app.add_typer(console.app, name="token")
 
 
 def _version(asked: bool) -> None:

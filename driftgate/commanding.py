@@ -69,10 +69,19 @@ def new_command(
     )
 
 
+_CLI = "/driftgate/cli"
+
+
 async def command(
-    kafka: KafkaSettings, asked: OperatorCommand, *, timeout_s: float
+    kafka: KafkaSettings, asked: OperatorCommand, *, timeout_s: float, source: str = _CLI
 ) -> ControlEvent:
     """Send a command; the control event that answers it.
+
+    Args:
+        kafka: where.
+        asked: the command.
+        timeout_s: how long to wait.
+        source: CloudEvents source: by what way the command was given.
 
     Raises:
         DriftgateError: the monitor refused it, or did not answer within the time.
@@ -82,7 +91,7 @@ async def command(
         event = decode_control(record)
         return event if event.command_id == asked.id else None
 
-    return await _answered(kafka, asked, answer, timeout_s, Topic.CONTROL)
+    return await _answered(kafka, asked, answer, timeout_s, source, Topic.CONTROL)
 
 
 async def confirmed(
@@ -104,13 +113,13 @@ async def confirmed(
         done = isinstance(event, RollbackConfirmed) and event.rollout_id in taken
         return event if done and isinstance(event, RollbackConfirmed) else None
 
-    return await _answered(kafka, abort, answer, timeout_s, Topic.CONTROL)
+    return await _answered(kafka, abort, answer, timeout_s, _CLI, Topic.CONTROL)
 
 
 async def acknowledge(
-    kafka: KafkaSettings, asked: OperatorCommand, *, timeout_s: float
+    kafka: KafkaSettings, asked: OperatorCommand, *, timeout_s: float, source: str = _CLI
 ) -> AlertEvent:
-    """Send an acknowledgement; the alert as it stands then.
+    """Send an acknowledgement; the alert as it stands then. Arguments as for `command`.
 
     Raises:
         DriftgateError: the monitor refused it, or did not answer within the time.
@@ -126,7 +135,8 @@ async def acknowledge(
         ours = alert.key == asked.alert_key and alert.service == asked.service
         return alert if acknowledged and ours and alert.actor == asked.actor else None
 
-    event = await _answered(kafka, asked, answer, timeout_s, Topic.CONTROL, Topic.ALERTS)
+    topics = (Topic.CONTROL, Topic.ALERTS)
+    event = await _answered(kafka, asked, answer, timeout_s, source, *topics)
     assert isinstance(event, AlertEvent)  # a control event that answers it is a refusal
     return event
 
@@ -136,11 +146,12 @@ async def _answered(
     asked: OperatorCommand,
     answer: Callable[[Any], T | None],
     timeout_s: float,
+    source: str,
     *topics: Topic,
 ) -> T:
     async with TopicReader(kafka, *topics) as reader:
         await reader.from_end()
-        await _send(kafka, asked)
+        await _send(kafka, asked, source)
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             for record in await reader.poll(min(left, 1.0)):
@@ -160,7 +171,7 @@ async def _answered(
     )
 
 
-async def _send(kafka: KafkaSettings, asked: OperatorCommand) -> None:
+async def _send(kafka: KafkaSettings, asked: OperatorCommand, source: str) -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=kafka.bootstrap_servers, acks="all", enable_idempotence=True
     )
@@ -173,7 +184,7 @@ async def _send(kafka: KafkaSettings, asked: OperatorCommand) -> None:
             headers=cloudevents.headers(
                 asked,
                 id=asked.id,
-                source="/driftgate/cli",
+                source=source,
                 subject=asked.service,
                 time_ms=time.time_ns() // 1_000_000,
             ),

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from analyzer.cache_redis_url import RedisSettingError, check_redis_url
+from analyzer.curation import CurationLimits
+from analyzer.curator_settings import CuratorSettings
 from analyzer.encoder_choice import ENCODERS
 from analyzer.settings import AnalyzerSettings, Delivery
 from driftgate.broker import default_cache_dir
@@ -17,12 +19,20 @@ from schemas.errors import PolicyError
 from schemas.policy import Policy, default_policy, load_policy
 from schemas.settings import KafkaSettings
 from schemas.version import VERSION
-from streams.settings import MonitorSettings, NotifierSettings, TrackerSettings
+from streams.settings import (
+    ConsoleSettings,
+    MonitorSettings,
+    NotifierSettings,
+    TrackerSettings,
+)
 
 __all__ = [
     "ENVIRONMENT",
     "Variable",
     "analyzer_settings",
+    "console_directory",
+    "console_settings",
+    "curator_settings",
     "http_address",
     "kafka_settings",
     "mlflow_uri",
@@ -55,6 +65,19 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_CACHE_BYTES": Variable("67108864", "size limit of a worker's embedding cache"),
     "DRIFTGATE_CACHE_DIR": Variable("~/.cache/driftgate", "where downloaded jars and exported "
                                     "models are kept"),
+    "DRIFTGATE_CONSOLE_DIR": Variable("~/.local/share/driftgate", "where the console keeps its "
+                                      "database and its tokens"),
+    "DRIFTGATE_CONSOLE_HOST": Variable("127.0.0.1", "where the console is served"),
+    "DRIFTGATE_CONSOLE_MAX_ROWS": Variable("2000000", "most rows of a table of its database; the "
+                                           "oldest go first"),
+    "DRIFTGATE_CONSOLE_PORT": Variable("8765", "of the console"),
+    "DRIFTGATE_CONSOLE_RETENTION_DAYS": Variable("30", "what the console keeps"),
+    "DRIFTGATE_CONSOLE_SESSION_HOURS": Variable("12", "after a sign-in; then it asks for the token "
+                                                "again"),
+    "DRIFTGATE_CURATION_CASES": Variable("5", "the most cases a window and partition of a "
+                                         "curator"),
+    "DRIFTGATE_CURATION_SECONDS": Variable("60", "of a window, of which the worst prompts become "
+                                           "cases"),
     "DRIFTGATE_DELIVERY": Variable("exactly_once", "or at_least_once, where Kafka has no "
                                    "transactions"),
     "DRIFTGATE_DEVICE": Variable("cpu", "or cuda: sentence-transformers computes there"),
@@ -62,6 +85,10 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_ENCODER": Variable("auto", "openvino, onnx or sentence-transformers; auto takes the "
                                   "fastest that is faithful on this CPU"),
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
+    "DRIFTGATE_FEEDBACK_EVENTS": Variable("50000", "results that a curator remembers for feedback "
+                                          "without an attribution; 3 to 10 KB each"),
+    "DRIFTGATE_FEEDBACK_SECONDS": Variable("86400", "how long after its result such feedback may "
+                                           "come"),
     "DRIFTGATE_HEARTBEAT_SECONDS": Variable("1", "between two heartbeats of a worker"),
     "DRIFTGATE_HTTP_HOST": Variable("127.0.0.1", "where /metrics, /healthz and /readyz are served"),
     "DRIFTGATE_HTTP_PORT": Variable("", "port of /metrics, /healthz and /readyz, one a process; "
@@ -132,6 +159,20 @@ def _positive_seconds(text: str) -> float:
     number = float(text)
     if not 0.001 <= number < float("inf"):
         raise ValueError("must be a number of seconds, at least 0.001")
+    return number
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0.0 < number < 1e6:
+        raise ValueError("must be a number above 0")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 65_536:
+        raise ValueError("must be a port, 0 to 65535")
     return number
 
 
@@ -268,6 +309,24 @@ def analyzer_settings(
     )
 
 
+def curator_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> CuratorSettings:
+    """The settings of a curator.
+
+    Raises:
+        SettingsError: a variable cannot be used.
+    """
+    return CuratorSettings(
+        kafka=kafka,
+        curator_id=f"{socket.gethostname()}-{os.getpid()}",
+        events=_read(environ, "DRIFTGATE_FEEDBACK_EVENTS", _positive_int),
+        event_seconds=_read(environ, "DRIFTGATE_FEEDBACK_SECONDS", _positive_seconds),
+        curation=CurationLimits(
+            window_seconds=_read(environ, "DRIFTGATE_CURATION_SECONDS", _positive_seconds),
+            cases=_read(environ, "DRIFTGATE_CURATION_CASES", _positive_int),
+        ),
+    )
+
+
 def mlflow_uri(environ: Mapping[str, str]) -> str:
     """Where MLflow keeps its data."""
     own = environ.get("DRIFTGATE_MLFLOW_URI", "").strip()
@@ -350,3 +409,37 @@ def notifier_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> Notif
             "DRIFTGATE_ALERTMANAGER_URL, or both"
         )
     return settings
+
+
+def console_directory(environ: Mapping[str, str]) -> Path:
+    """Where the console keeps its database and its tokens."""
+    named = environ.get("DRIFTGATE_CONSOLE_DIR", "").strip()
+    if named:
+        return Path(named).expanduser()
+    # XDG Base Directory Specification; without the variable, the default of the table.
+    home = environ.get("XDG_DATA_HOME", "").strip()
+    base = Path(home) if home else Path("~/.local/share").expanduser()
+    return base / "driftgate"
+
+
+def console_settings(
+    environ: Mapping[str, str],
+    kafka: KafkaSettings,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+) -> ConsoleSettings:
+    """The settings of the console.
+
+    Raises:
+        SettingsError: a variable cannot be used.
+    """
+    return ConsoleSettings(
+        kafka=kafka,
+        host=host or _read(environ, "DRIFTGATE_CONSOLE_HOST", str),
+        port=_read(environ, "DRIFTGATE_CONSOLE_PORT", _port) if port is None else port,
+        directory=str(console_directory(environ)),
+        retention_days=_read(environ, "DRIFTGATE_CONSOLE_RETENTION_DAYS", _positive),
+        max_rows=_read(environ, "DRIFTGATE_CONSOLE_MAX_ROWS", _positive_int),
+        session_hours=_read(environ, "DRIFTGATE_CONSOLE_SESSION_HOURS", _positive),
+    )

@@ -67,6 +67,12 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     role: GateRole
     metric: str
     objective: str
+    statistic: Annotated[
+        str, Meta(description="Of the metric; for a quantile the share beyond is tested.")
+    ] = ""
+    against: Annotated[
+        str | None, Meta(description="What a relative objective is held against.")
+    ] = None
     verdict: Verdict
     reason: str
     samples: Annotated[int, Meta(ge=0, description="Rows of the candidate arm.")]
@@ -132,6 +138,9 @@ class RolloutStarted(Decision, frozen=True, kw_only=True, tag_field="type", tag=
     blue: str
     green: str
     mode: Mode = Mode.ROLLOUT
+    shares: Annotated[
+        list[float], Meta(description="Users served by green in each stage that is planned.")
+    ] = []
     preflight: Annotated[
         list[PreflightResult], Meta(description="What was looked at before; see `rollout start`.")
     ] = []

@@ -18,6 +18,7 @@ from schemas.log import Command, CommandRecord, CommandUnreadable, OperatorComma
 from schemas.topics import Topic
 from streams.fold import LogEntry
 from streams.kafka_checkpoints import KafkaCheckpoints
+from streams.kafka_fetch import FETCH_MAX_BYTES, Transport
 from streams.kafka_io import KafkaIO
 from streams.runner import LOOK_TICK_SECONDS, FoldRunner, Received
 from streams.settings import MonitorSettings
@@ -111,11 +112,13 @@ def create_app(settings: MonitorSettings, telemetry: Telemetry) -> faust.App:
         broker_session_timeout=settings.session_timeout_seconds,
         broker_heartbeat_interval=settings.session_timeout_seconds / 4,
         broker_commit_interval=1.0,
+        consumer_max_fetch_size=FETCH_MAX_BYTES,
         stream_recovery_delay=0.0,
         # What is not acknowledged is folded again by the next owner: nothing to wait for.
         stream_wait_empty=False,
         web_enabled=False,
     )
+    app.transport = Transport(app.conf.broker_consumer, app)
     io = KafkaIO(kafka)
     raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw",
            "value_serializer": "raw"}  # fmt: skip

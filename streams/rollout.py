@@ -218,6 +218,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         blue=blue.name,
         green=green.name,
         mode=policy.mode,
+        shares=[policy.share_of(place) for place in range(len(policy.stages))],
         preflight=command.preflight,
         rehearsal=command.rehearsal,
         deployments=[blue, green],

@@ -7,7 +7,7 @@ import msgspec
 from schemas.policy import Policy
 from schemas.settings import KafkaSettings
 
-__all__ = ["MonitorSettings", "NotifierSettings", "TrackerSettings"]
+__all__ = ["ConsoleSettings", "MonitorSettings", "NotifierSettings", "TrackerSettings"]
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,3 +57,19 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True):
         """The URI without what may be a secret."""
         kind, _, place = self.uri.partition("://")
         return f"{kind}://{place.partition('?')[0].rpartition('@')[2]}"
+
+
+class ConsoleSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the web console."""
+
+    kafka: KafkaSettings
+    host: str
+    port: int
+    directory: str
+    """Of the database and the tokens."""
+    retention_days: float
+    """What is older is deleted from the database."""
+    max_rows: int
+    """Of each table; the oldest go first."""
+    session_hours: float
+    """Life of a sign-in."""

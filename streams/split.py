@@ -68,6 +68,8 @@ class SplitWatch(msgspec.Struct, kw_only=True):
             control_samples=evidence.control,
             value=evidence.candidate / seen if seen else None,
             limit=share,
+            evidence=evidence.log_e,
+            boundary=-math.log(self.alpha),
         )
 
 

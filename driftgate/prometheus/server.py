@@ -25,7 +25,7 @@ from schemas.version import VERSION
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-__all__ = ["Probes", "Progress", "serve"]
+__all__ = ["Probes", "Progress", "registry_of", "serve"]
 
 log = logging.getLogger("driftgate")
 
@@ -83,6 +83,24 @@ class _Handler(WSGIRequestHandler):
         """Say nothing: it is asked every few seconds."""
 
 
+def registry_of(role: str, *collectors: Collector) -> CollectorRegistry:
+    """What a process tells Prometheus.
+
+    Args:
+        role: of the process, for ``driftgate_build_info``.
+        collectors: of its metrics, beside those that every process has.
+    """
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    Info("driftgate_build", "What runs.", registry=registry).info(
+        {"version": VERSION, "role": role}
+    )
+    for each in collectors:
+        registry.register(each)
+    return registry
+
+
 def serve(role: str, address: tuple[str, int], probes: Probes, *collectors: Collector) -> int:
     """Serve in a thread until the process ends.
 
@@ -98,18 +116,9 @@ def serve(role: str, address: tuple[str, int], probes: Probes, *collectors: Coll
     Raises:
         SettingsError: the address cannot be had.
     """
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
-    Info("driftgate_build", "What runs.", registry=registry).info(
-        {"version": VERSION, "role": role}
-    )
-    for each in collectors:
-        registry.register(each)
+    app = _app(registry_of(role, *collectors), probes)
     try:
-        server = make_server(
-            *address, _app(registry, probes), server_class=_Server, handler_class=_Handler
-        )
+        server = make_server(*address, app, server_class=_Server, handler_class=_Handler)
     except OSError as error:
         host, port = address
         raise SettingsError(

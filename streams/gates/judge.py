@@ -248,6 +248,8 @@ def _report(
         role=gate.role,
         metric=gate.metric,
         objective=gate.objective,
+        statistic=gate.statistic,
+        against=gate.against,
         verdict=verdict,
         reason=reason,
         samples=evidence.samples,

@@ -45,8 +45,8 @@ PAUSE_SECONDS = 2.0
 LAG_SECONDS = 2.0
 """Between two looks at how much there is."""
 DRAIN_SECONDS = 10.0
-"""What a stop allows for the poll under way. What MLflow or Kafka has not taken by then is read again
-by the next start."""
+"""What a stop allows for the poll under way. What MLflow or Kafka has not taken by then is read
+again by the next start."""
 CLOSE_SECONDS = 3.0
 """For leaving the group: aiokafka would wait for ever for a broker that is away."""
 

@@ -31,6 +31,7 @@ from schemas.rollout import Deployment, Phase, Segment
 from schemas.settings import KafkaSettings
 from schemas.topics import DAY_MS, TOPICS, Topic
 from tests.support.contract import errors_of
+from tests.support.curating import heard
 from tests.support.processes import ROOT, SOON_S, Driftgate, Launch, environment, eventually
 from tests.support.topics import wait_for_outcome
 
@@ -139,6 +140,20 @@ def test_python_examples_publish_a_prompt_and_read_a_decision(
         watching.kill()
         watching.communicate()
     assert re.fullmatch(r"\S+Z rollout\.started 0% release 2\.4\n", line)
+
+
+def test_python_example_gives_feedback(
+    service: KafkaSettings, tmp_path: Path, launch: Launch
+) -> None:
+    """What a stranger says of a result, as the README shows it, is counted for the served arm."""
+    launch("curator", kafka=service)
+    for name in ("publish.py", "feedback.py"):
+        (tmp_path / name).write_text(localised(example(name), service))
+        place = run([sys.executable, "-W", "error", name], service, tmp_path).strip()
+    eventually("it is counted", lambda: asyncio.run(heard(service)))
+    (found,) = asyncio.run(heard(service))
+    assert place == f"{service.topic(Topic.FEEDBACK)}/{found.partition}/{found.offset}"
+    assert (found.service, found.value) == ("default", 0.0)
 
 
 def test_kcat_example(service: KafkaSettings, tmp_path: Path, launch: Launch) -> None:

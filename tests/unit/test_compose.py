@@ -59,11 +59,11 @@ def test_compose_schema_refuses_a_misspelt_key() -> None:
 
 
 def test_all_roles_are_there() -> None:
-    """Kafka, MLflow, at least two analyzers and a monitor are described, ours from one image."""
-    assert set(SERVICES) >= {"kafka", "mlflow", "analyzer", "monitor"}
+    """Kafka, MLflow, two analyzers, a monitor and a curator are described, ours from one image."""
+    assert set(SERVICES) >= {"kafka", "mlflow", "analyzer", "monitor", "curator"}
     assert SERVICES["analyzer"]["deploy"]["replicas"] >= 2
     assert {SERVICES[name]["image"] for name in OURS} == {"driftgate:local"}
-    assert set(OURS) == {"mlflow", "analyzer", "monitor", "tracker"}
+    assert set(OURS) == {"mlflow", "analyzer", "monitor", "tracker", "curator", "console"}
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "mlflow"])
@@ -110,7 +110,7 @@ def test_roles_reach_the_broker_by_the_listener_for_containers() -> None:
         listener.split("://")
         for listener in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
     )
-    for name in ("analyzer", "monitor"):
+    for name in ("analyzer", "monitor", "curator"):
         servers = SERVICES[name]["environment"]["DRIFTGATE_BOOTSTRAP_SERVERS"]
         assert servers == advertised["INTERNAL"]
 

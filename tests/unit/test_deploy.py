@@ -10,8 +10,14 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from analyzer.curator_telemetry import CuratorTelemetry
 from analyzer.telemetry import Telemetry as AnalyzerTelemetry
-from driftgate.prometheus import AnalyzerCollector, MonitorCollector, TrackerCollector
+from driftgate.prometheus import (
+    AnalyzerCollector,
+    CuratorCollector,
+    MonitorCollector,
+    TrackerCollector,
+)
 from streams.telemetry import Telemetry as MonitorTelemetry
 from streams.tracking.telemetry import TrackerTelemetry
 from tests.support.folding import heartbeat
@@ -25,6 +31,7 @@ def families() -> set[str]:
     """The names that our collectors export."""
     registry = CollectorRegistry()
     registry.register(AnalyzerCollector(AnalyzerTelemetry(), heartbeat))
+    registry.register(CuratorCollector(CuratorTelemetry()))
     registry.register(MonitorCollector(MonitorTelemetry()))
     registry.register(TrackerCollector(TrackerTelemetry(0.02)))
     text = generate_latest(registry).decode()

@@ -26,6 +26,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SHELLS = {
     "analyzer/analysis.py": "times a poll's way through the analysis",
     "analyzer/cache_redis*": "asks a Redis, in a thread, with time-outs",
+    "analyzer/curator.py": "sessions with Kafka, pauses between them, and the end",
+    "analyzer/curator_session.py": "the loop that ties feedback and curation to Kafka",
     "analyzer/encoder*": "runs the model in a thread, with a time-out",
     "analyzer/faults.py": "rehearses failures: takes time, and fails at random",
     "analyzer/follower.py": "follows the topic of the rollout's state",
@@ -36,6 +38,13 @@ SHELLS = {
     "analyzer/worker.py": "the loop that ties the core to Kafka and the clock",
     "schemas/generate.py": "writes the generated files, run by hand",
     "streams/app.py": "the Faust app, and the timer that writes the clock into the log",
+    "streams/console/gatekeeper.py": "lets people in: the clock, chance, the database",
+    "streams/console/hub.py": "pushes to pages, as they are ready",
+    "streams/console/kafka_*": "follows the topics",
+    "streams/console/process.py": "the console's tasks, its port, its end",
+    "streams/console/store.py": "the console's database",
+    "streams/console/token_file.py": "reads and writes the file of tokens",
+    "streams/console/web*": "answers HTTP",
     "streams/notify/channels.py": "speaks to mail servers, chats and Alertmanager",
     "streams/notify/notifier.py": "consumes alerts, and waits between attempts",
     "streams/tracking/kafka_*": "consumes, and commits what MLflow has",
@@ -67,6 +76,8 @@ OUTSIDE = {
     "sentence_transformers",
     "signal",
     "socket",
+    "sqlite3",
+    "starlette",
     "subprocess",
     "tempfile",
     "threading.Thread",
@@ -75,6 +86,7 @@ OUTSIDE = {
     "torch",
     "typer",
     "urllib.request",
+    "uvicorn",
 }
 
 # The same in the form of calls on modules that the core may import.

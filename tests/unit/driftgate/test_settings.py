@@ -11,6 +11,9 @@ from driftgate.errors import Exit, SettingsError
 from driftgate.settings import (
     ENVIRONMENT,
     analyzer_settings,
+    console_directory,
+    console_settings,
+    curator_settings,
     kafka_settings,
     mlflow_uri,
     monitor_settings,
@@ -112,6 +115,60 @@ def test_wrong_value_is_refused_by_name(name: str, value: str) -> None:
     assert f"{name}='{value}'" in str(caught.value)
     assert ENVIRONMENT[name].meaning in str(caught.value)
     assert caught.value.code == Exit.SETTINGS
+
+
+def test_curator_settings_come_from_the_environment() -> None:
+    """The defaults are those of the table; each variable ends in its setting, or is refused."""
+    standard = curator_settings({}, KafkaSettings())
+    assert (standard.events, standard.event_seconds) == (50_000, 86_400.0)
+    assert (standard.curation.window_seconds, standard.curation.cases) == (60.0, 5)
+    environ = {
+        "DRIFTGATE_FEEDBACK_EVENTS": "7",
+        "DRIFTGATE_FEEDBACK_SECONDS": "60",
+        "DRIFTGATE_CURATION_SECONDS": "0.5",
+        "DRIFTGATE_CURATION_CASES": "3",
+    }
+    found = curator_settings(environ, KafkaSettings(topic_prefix="x."))
+    assert (found.events, found.event_seconds) == (7, 60.0)
+    assert (found.curation.window_seconds, found.curation.cases) == (0.5, 3)
+    assert found.group_id == "x.driftgate-curator"
+    for name in environ:
+        with pytest.raises(SettingsError, match=f"{name}='0'"):
+            curator_settings({name: "0"}, KafkaSettings())
+
+
+def test_mlflow_is_where_we_or_mlflow_say() -> None:
+    """Our variable goes before MLflow's own; without both it is a file of this folder."""
+    both = {"DRIFTGATE_MLFLOW_URI": "http://a:1", "MLFLOW_TRACKING_URI": "http://b:2"}
+    assert mlflow_uri(both) == "http://a:1"
+    assert mlflow_uri({**both, "DRIFTGATE_MLFLOW_URI": " "}) == "http://b:2"
+    assert mlflow_uri({}) == "sqlite:///mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DRIFTGATE_CONSOLE_PORT", "http"),
+        ("DRIFTGATE_CONSOLE_PORT", "65536"),
+        ("DRIFTGATE_CONSOLE_RETENTION_DAYS", "0"),
+        ("DRIFTGATE_CONSOLE_RETENTION_DAYS", "inf"),
+        ("DRIFTGATE_CONSOLE_MAX_ROWS", "0"),
+        ("DRIFTGATE_CONSOLE_SESSION_HOURS", "nan"),
+    ],
+)
+def test_wrong_values_of_the_console_are_refused_by_name(name: str, value: str) -> None:
+    """The console does not start with a setting that it cannot use."""
+    with pytest.raises(SettingsError, match=f"{name}='{value}'"):
+        console_settings({name: value}, kafka_settings({}))
+
+
+def test_the_console_keeps_its_files_where_it_is_told(tmp_path: Path) -> None:
+    """Its own variable goes first, then the user's data folder; options go before variables."""
+    assert console_directory({"DRIFTGATE_CONSOLE_DIR": str(tmp_path)}) == tmp_path
+    assert console_directory({"XDG_DATA_HOME": str(tmp_path)}) == tmp_path / "driftgate"
+    assert console_directory({}) == Path("~/.local/share/driftgate").expanduser()
+    found = console_settings({"DRIFTGATE_CONSOLE_PORT": "1"}, kafka_settings({}), port=0)
+    assert (found.host, found.port, found.session_hours) == ("127.0.0.1", 0, 12.0)
 
 
 def test_policy_comes_from_a_file(tmp_path: Path) -> None:
