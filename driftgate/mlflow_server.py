@@ -12,14 +12,23 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from driftgate.errors import DriftgateError, Exit, SettingsError
 from driftgate.processes import Role
 
-__all__ = ["HOST", "experiment_url", "free_port", "is_healthy", "mlflow_server", "run_server"]
+__all__ = [
+    "HOST",
+    "RunPage",
+    "experiment_url",
+    "find_run",
+    "free_port",
+    "is_healthy",
+    "mlflow_server",
+    "run_server",
+]
 
 HOST = "127.0.0.1"
 """It asks for no password."""
@@ -101,14 +110,65 @@ def is_healthy(url: str, timeout_s: float = 5.0) -> bool:
 
 def experiment_url(url: str, experiment: str, timeout_s: float = 5.0) -> str:
     """The page of an experiment; the front page while there is no such experiment."""
+    experiment_id = _experiment_id(url, experiment, timeout_s)
+    return url if experiment_id is None else f"{url.rstrip('/')}/#/experiments/{experiment_id}"
+
+
+class RunPage(NamedTuple):
+    """A run, and where it is shown."""
+
+    run_id: str
+    url: str
+
+
+def find_run(url: str, experiment: str, rollout_id: str, timeout_s: float = 5.0) -> RunPage | None:
+    """The run of a rollout, asked of a server, without importing MLflow.
+
+    Args:
+        url: of the server.
+        experiment: its name.
+        rollout_id: of the rollout.
+        timeout_s: of each of two requests.
+
+    Returns:
+        None while there is no such run, or the server does not answer.
+    """
+    experiment_id = _experiment_id(url, experiment, timeout_s)
+    if experiment_id is None:
+        return None
+    wanted = {
+        "experiment_ids": [experiment_id],
+        "filter": f"tags.`driftgate.rollout_id` = '{rollout_id}'",
+        "order_by": ["attributes.start_time ASC"],
+        "max_results": 1,
+    }
+    found = _ask(f"{url.rstrip('/')}/api/2.0/mlflow/runs/search", timeout_s, wanted)
+    runs = found.get("runs") or [] if found else []
+    if not runs:
+        return None
+    run_id = str(runs[0]["info"]["run_id"])
+    return RunPage(run_id, f"{url.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}")
+
+
+def _experiment_id(url: str, experiment: str, timeout_s: float) -> str | None:
     query = urllib.parse.urlencode({"experiment_name": experiment})
     place = f"{url.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name?{query}"
+    found = _ask(place, timeout_s)
+    return None if found is None else str(found["experiment"]["experiment_id"])
+
+
+def _ask(place: str, timeout_s: float, body: object | None = None) -> dict[str, Any] | None:
+    """What MLflow's REST API answers; None where it does not, or knows no such thing."""
+    request = urllib.request.Request(  # noqa: S310 - http or https
+        place,
+        None if body is None else msgspec.json.encode(body),
+        {"Content-Type": "application/json"},
+    )
     try:
-        with urllib.request.urlopen(place, timeout=timeout_s) as answer:  # noqa: S310 - as above
-            found: Any = msgspec.json.decode(answer.read())
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - as above
+            return msgspec.json.decode(answer.read(), type=dict[str, Any])
     except (OSError, ValueError, msgspec.DecodeError):
-        return url
-    return f"{url.rstrip('/')}/#/experiments/{found['experiment']['experiment_id']}"
+        return None
 
 
 def free_port() -> int:

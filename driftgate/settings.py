@@ -35,7 +35,6 @@ __all__ = [
     "curator_settings",
     "http_address",
     "kafka_settings",
-    "mlflow_uri",
     "monitor_settings",
     "notifier_settings",
     "policy_setting",
@@ -327,7 +326,7 @@ def curator_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> Curato
     )
 
 
-def mlflow_uri(environ: Mapping[str, str]) -> str:
+def _mlflow_uri(environ: Mapping[str, str]) -> str:
     """Where MLflow keeps its data."""
     own = environ.get("DRIFTGATE_MLFLOW_URI", "").strip()
     foreign = environ.get("MLFLOW_TRACKING_URI", "").strip()
@@ -340,7 +339,7 @@ def tracker_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> Tracke
     Raises:
         SettingsError: a variable cannot be used.
     """
-    uri = mlflow_uri(environ)
+    uri = _mlflow_uri(environ)
     kind, separator, place = uri.partition("://")
     if not separator or kind == "file":
         # Without the value: it may hold a password.

@@ -30,9 +30,9 @@ __all__ = ["mlflow", "mlflow_server", "tracker"]
 
 log = logging.getLogger("driftgate")
 
-STILL_SECONDS = 120.0
-"""Without a turn of its loops a tracker is not alive: above a pause, a request's time-out and
-SQLite's wait for a lock together."""
+STILL_SECONDS = 90.0
+"""Without a turn of its loops for so long and a request's time-out, a tracker is not alive: above a
+pause and SQLite's wait for a lock together."""
 
 
 def tracker(bootstrap: Bootstrap = None) -> None:
@@ -56,7 +56,7 @@ def tracker(bootstrap: Bootstrap = None) -> None:
     async def run() -> None:
         await ensure_topics(settings.kafka)
         process = Tracker(settings, cluster.cluster_id)
-        _serve(process)
+        _serve(process, settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, process.stop)
@@ -68,7 +68,7 @@ def tracker(bootstrap: Bootstrap = None) -> None:
         raise DriftgateError(f"Kafka: {errors.exceptions[0]!r}", Exit.BROKER) from errors
 
 
-def _serve(process: Tracker) -> None:
+def _serve(process: Tracker, settings: TrackerSettings) -> None:
     address = http_address(os.environ)
     if address is None:
         return
@@ -76,7 +76,9 @@ def _serve(process: Tracker) -> None:
 
     seen = process.telemetry
     probes = Probes(
-        alive=Progress(lambda: seen.turns, "turn of its loops", STILL_SECONDS),
+        alive=Progress(
+            lambda: seen.turns, "turn of its loops", STILL_SECONDS + settings.timeout_seconds
+        ),
         ready=lambda: None if process.ready else "it has not reached MLflow and its groups yet",
     )
     serve("tracker", address, probes, TrackerCollector(seen))
@@ -86,6 +88,9 @@ def mlflow(
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="On 127.0.0.1; 0 takes a free one.")
     ] = 5000,
+    rollout: Annotated[
+        str | None, typer.Option(metavar="ID", help="Open the run of this rollout.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
     json: JsonFlag = False,
 ) -> None:
@@ -94,7 +99,7 @@ def mlflow(
 
     settings = tracker_settings(os.environ, kafka_settings(os.environ))
     if settings.uri.startswith(("http://", "https://")):
-        _show(settings.uri, settings, open_=open_, json=json)
+        _show(settings.uri, settings, rollout, open_=open_, json=json)
         return
     port = port or free_port()
     # As Ctrl-C: what was started is ended.
@@ -109,19 +114,31 @@ def mlflow(
                     lambda seconds: status.update(f"MLflow's server starts ({seconds:.0f} s)"),
                 )
             )
-        _show(f"http://{HOST}:{port}", settings, open_=open_, json=json)
+        _show(f"http://{HOST}:{port}", settings, rollout, open_=open_, json=json)
         err.print("Ctrl-C ends it", markup=False)
         while (end := role.ended()) is None:
             time.sleep(0.5)
         raise DriftgateError(end)
 
 
-def _show(url: str, settings: TrackerSettings, *, open_: bool, json: bool) -> None:
-    from driftgate.mlflow_server import experiment_url
+def _show(
+    url: str, settings: TrackerSettings, rollout: str | None, *, open_: bool, json: bool
+) -> None:
+    from driftgate.mlflow_server import experiment_url, find_run
 
-    page = experiment_url(url, settings.experiment)
+    facts: dict[str, str] = {}
+    if rollout is None:
+        page = experiment_url(url, settings.experiment)
+    elif (run := find_run(url, settings.experiment, rollout)) is not None:
+        page = run.url
+        facts["run_id"] = run.run_id
+    else:
+        raise DriftgateError(
+            f"rollout {rollout} has no run in the experiment {settings.experiment!r} of "
+            f"{settings.shown_uri}: see that a tracker runs, and that `driftgate control` shows it"
+        )
     if json:
-        print_json({"url": page})
+        print_json({"url": page, **facts})
     else:
         out.print(page, markup=False)
     if open_:

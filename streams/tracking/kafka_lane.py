@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -44,9 +45,6 @@ PAUSE_SECONDS = 2.0
 """After Kafka has failed."""
 LAG_SECONDS = 2.0
 """Between two looks at how much there is."""
-DRAIN_SECONDS = 10.0
-"""What a stop allows for the poll under way. What MLflow or Kafka has not taken by then is read
-again by the next start."""
 CLOSE_SECONDS = 3.0
 """For leaving the group: aiokafka would wait for ever for a broker that is away."""
 
@@ -107,19 +105,12 @@ class Lane:
         """
         await self._consumer.start()
         self._consumer.subscribe(list(self._topics), listener=_Assigned(self))
-        tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._watch_lag())]
-        stop = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({tasks[0]}, timeout=DRAIN_SECONDS if stop.done() else 0)
-            for task in tasks:
-                if task.done():
-                    task.result()
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch_lag())
+                await self._work()
+                watch.cancel()
         finally:
-            stop.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._telemetry.joined.discard(self._name)
             await self._close()
 
@@ -132,7 +123,9 @@ class Lane:
                 # A commit that came too late, or a broker that is away: what is not committed is
                 # read again, and written again over itself.
                 log.warning("%s: Kafka: %r", self._name, error)
-                await self._stopped_within(PAUSE_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PAUSE_SECONDS):
+                        await self._stopping.wait()
 
     async def _turn(self) -> None:
         found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
@@ -140,6 +133,9 @@ class Lane:
         )
         first = {tp: records for tp, records in found.items() if tp.topic not in self._then}
         later = {tp: records for tp, records in found.items() if tp.topic in self._then}
+        for tp, records in found.items():
+            # Before MLflow is asked: it may be away by now.
+            self._done.setdefault(tp, records[0].offset)
         if later:
             self._hold(later)
         if not await self._take(first):
@@ -213,16 +209,7 @@ class Lane:
                 topic = self._topics[tp.topic]
                 lag[topic] = lag.get(topic, 0) + max(end - done[tp], 0)
             self._telemetry.lag |= lag
-            if await self._stopped_within(LAG_SECONDS):
-                return
-
-    async def _stopped_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.sleep(LAG_SECONDS)
 
     async def _close(self) -> None:
         # As a task: without a broker, aiokafka's own cancelled tasks come out of its stop().

@@ -149,6 +149,7 @@ class Runs:
             )
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         self._known[start.run.key] = Run(run_id, start.at_ms, start.hop_ms)
+        log.info("%s: rollout %s is run %s", start.run.service, start.run.rollout_id, run_id)
 
     def _move(self, aliases: Aliases) -> None:
         service = aliases.run.service

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from schemas.topics import Topic, Topics
 from streams.settings import TrackerSettings
@@ -26,6 +27,10 @@ from streams.tracking.traces import Tracing
 __all__ = ["Tracker"]
 
 log = logging.getLogger("driftgate.tracker")
+
+DRAIN_SECONDS = 10.0
+"""What a stop allows for what is under way: some times what a write takes. A supervisor kills what
+takes much longer. What MLflow or Kafka has not taken by then is read again by the next start."""
 
 
 class Tracker:
@@ -67,15 +72,26 @@ class Tracker:
         return len(self.telemetry.joined) == 2
 
     def stop(self) -> None:
-        """End after the call of MLflow that is under way."""
+        """End after the call of MLflow that is under way, or without it if it hangs."""
         self._stopping.set()
 
     async def run(self) -> None:
         """Work until stopped.
 
         Raises:
-            aiokafka.errors.KafkaError: the broker cannot be reached at the start.
+            aiokafka.errors.KafkaError: the broker cannot be reached at the start; in a group.
         """
+        work = asyncio.create_task(self._work())
+        stop = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        await asyncio.wait({work}, timeout=DRAIN_SECONDS)
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+        log.info("stopped; what MLflow has not taken is read again by the next start")
+
+    async def _work(self) -> None:
         settings = self._settings
         log.info("connecting to %s; a new database takes some seconds", settings.shown_uri)
         try:
@@ -99,7 +115,6 @@ class Tracker:
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run())
-        log.info("stopped; what MLflow has not taken is read again by the next start")
 
     def _lane(
         self,

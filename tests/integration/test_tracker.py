@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import urllib.request
+import uuid
 from collections import Counter
 from pathlib import Path as FilePath
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from driftgate.broker import probe_cluster
+from driftgate.mlflow_server import find_run
 from schemas.feedback import CaseReason
 from schemas.prompts import Path
 from schemas.settings import KafkaSettings
@@ -20,8 +23,10 @@ from schemas.topics import Topic
 from streams.tracking.identity import is_sampled, trace_id
 from tests.support.mlflow_stores import MLFLOW_WARNINGS, START_S, client_of
 from tests.support.processes import Driftgate, Launch, eventually
+from tests.support.scraping import metrics_of
 from tests.support.tracked import (
     MADE_MS,
+    ROLLOUT,
     case,
     enriched,
     feedback,
@@ -34,17 +39,6 @@ from tests.support.tracked import (
 
 pytestmark = MLFLOW_WARNINGS
 RATIO = 0.1
-
-
-def metrics_of(tracker: Driftgate) -> dict[str, float]:
-    """What `/metrics` says, by name and labels."""
-    tracker.wait_for_log("metrics on http://127.0.0.1:")
-    found = re.search(r"metrics on (http://127\.0\.0\.1:\d+/metrics)", tracker.log)
-    assert found
-    with urllib.request.urlopen(found[1], timeout=10) as answer:  # noqa: S310
-        lines = answer.read().decode().splitlines()
-    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("driftgate_"))
-    return {name: float(value) for name, value in pairs}
 
 
 def track(launch: Launch, kafka: KafkaSettings, uri: str, ratio: float = RATIO) -> Driftgate:
@@ -290,6 +284,29 @@ def test_pages_of_a_server_are_only_pointed_at(
                    DRIFTGATE_MLFLOW_EXPERIMENT="Default")  # fmt: skip
     assert pages.wait() == 0
     assert f"{mlflow_url}/#/experiments/0" in pages.log
+
+
+def test_the_page_of_a_rollout_is_found(
+    kafka: KafkaSettings, launch: Launch, mlflow_url: str
+) -> None:
+    """By its id, without importing MLflow; a rollout that has no run is said."""
+    experiment = f"e-{uuid.uuid4().hex[:8]}"
+    client = client_of(mlflow_url)
+    place = client.create_experiment(experiment)
+    run_id = client.create_run(place, tags={"driftgate.rollout_id": ROLLOUT}).info.run_id
+    page = f"{mlflow_url}/#/experiments/{place}/runs/{run_id}"
+    assert find_run(mlflow_url, experiment, ROLLOUT) == (run_id, page)
+    assert find_run(mlflow_url, experiment, "r'") is None
+    assert find_run(mlflow_url, "another", ROLLOUT) is None
+
+    asked = {"DRIFTGATE_MLFLOW_URI": mlflow_url, "DRIFTGATE_MLFLOW_EXPERIMENT": experiment}
+    command = ("mlflow", "--no-open", "--json", "--rollout")
+    pages = launch(*command, ROLLOUT, kafka=kafka, **asked)
+    assert pages.wait() == 0
+    assert json.loads(pages.log) == {"url": page, "run_id": run_id}
+    pages = launch(*command, "r9", kafka=kafka, **asked)
+    assert pages.wait() == 1
+    assert f"rollout r9 has no run in the experiment '{experiment}'" in pages.log
 
 
 def test_a_port_that_is_taken_is_said(kafka: KafkaSettings, launch: Launch, mlflow_url: str,

@@ -19,20 +19,33 @@ from tests.support.mlflow_stores import MLFLOW_WARNINGS, START_S, client_of
 from tests.support.monitoring import admin
 from tests.support.processes import Driftgate, Launch, eventually
 from tests.support.proxies import Proxy, proxied
+from tests.support.scraping import metrics_of
 from tests.support.tracked import enriched, feedback, publish, rolled_back, started, window
 
 pytestmark = MLFLOW_WARNINGS
 
 
-def track(launch: Launch, kafka: KafkaSettings, uri: str, experiment: str) -> Driftgate:
+HOUR = "3600"
+"""Time-out of a request that is as good as none, in seconds."""
+
+
+def track(
+    launch: Launch, kafka: KafkaSettings, uri: str, experiment: str, timeout_s: str = "3"
+) -> Driftgate:
     return launch(
         "tracker",
         kafka=kafka,
         DRIFTGATE_MLFLOW_URI=uri,
         DRIFTGATE_MLFLOW_EXPERIMENT=experiment,
-        DRIFTGATE_MLFLOW_TIMEOUT_SECONDS="3",
+        DRIFTGATE_MLFLOW_TIMEOUT_SECONDS=timeout_s,
+        DRIFTGATE_HTTP_PORT="0",
         DRIFTGATE_TRACE_RATIO="1",
     )
+
+
+def lag_of(tracker: Driftgate) -> float | None:
+    """Results that are not in MLflow, as `/metrics` says; None before it has looked."""
+    return metrics_of(tracker).get('driftgate_consumer_lag_messages{topic="prompts.enriched"}')
 
 
 def written(uri: str, experiment: str) -> list[str]:
@@ -72,6 +85,18 @@ def hangs(proxy: Proxy) -> None:
 
 def hangs_up(proxy: Proxy) -> None:
     proxy.closed = True
+
+
+def hung_by(tracker: Driftgate, kafka: KafkaSettings, proxy: Proxy, first: int) -> None:
+    """One trace is written; the call for a second one is not answered."""
+    tracker.wait_for_log("traces: reading", within_s=START_S)
+    # MLflow asks a server for its version before the first trace, for 3 s at most.
+    asyncio.run(publish(kafka, [(Topic.ENRICHED, enriched(first))]))
+    eventually("it commits", lambda: asyncio.run(committed(kafka)) == 1)
+    hangs(proxy)
+    seen = proxy.seen
+    asyncio.run(publish(kafka, [(Topic.ENRICHED, enriched(first + 1))]))
+    eventually("it hangs", lambda: proxy.seen > seen)
 
 
 def is_well(proxy: Proxy) -> None:
@@ -126,23 +151,56 @@ def test_a_sick_server_is_waited_for(
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.parametrize("again_and_again", [True, False])
 def test_a_stop_does_not_wait_for_a_server_to_come_back(
-    kafka: KafkaSettings, launch: Launch, mlflow_url: str
+    again_and_again: bool, kafka: KafkaSettings, launch: Launch, mlflow_url: str
 ) -> None:
-    """It ends within a request's time-out, and the next start writes what was left."""
+    """Between two tries or within a call that hangs; the next start writes what was left."""
     experiment = f"e-{uuid.uuid4().hex[:8]}"
     first = int(uuid.uuid4().hex[:6], 16) * 1000
     with proxied(mlflow_url) as proxy:
-        tracker = track(launch, kafka, proxy.url, experiment)
-        tracker.wait_for_log("traces: reading", within_s=START_S)
-        hangs(proxy)
-        asyncio.run(publish(kafka, [(Topic.ENRICHED, enriched(first))]))
-        tracker.wait_for_log("MLflow did not take")
+        timeout = "3" if again_and_again else HOUR
+        tracker = track(launch, kafka, proxy.url, experiment, timeout)
+        hung_by(tracker, kafka, proxy, first)
+        if again_and_again:
+            tracker.wait_for_log("MLflow did not take")
         assert tracker.stop() == 0
+        assert ("MLflow did not take" in tracker.log) is again_and_again
+        assert asyncio.run(committed(kafka)) == 1
         is_well(proxy)
         again = track(launch, kafka, proxy.url, experiment)
         again.wait_for_log("traces: reading", within_s=START_S)
-        eventually("it is written", lambda: len(written(mlflow_url, experiment)) == 1)
+        eventually("it is written", lambda: len(written(mlflow_url, experiment)) == 2)
+
+
+def test_a_stop_does_not_wait_for_the_first_call(
+    kafka: KafkaSettings, launch: Launch, mlflow_url: str
+) -> None:
+    """A server that hangs before the tracker has joined its groups does not keep it either."""
+    with proxied(mlflow_url) as proxy:
+        hangs(proxy)
+        tracker = track(launch, kafka, proxy.url, "never", HOUR)
+        eventually("it hangs", lambda: proxy.seen, START_S)
+        assert tracker.stop() == 0
+
+
+def test_the_lag_is_seen_while_a_server_hangs(
+    kafka: KafkaSettings, launch: Launch, mlflow_url: str
+) -> None:
+    """What waits is counted by the broker's ends, not by what MLflow lets through."""
+    experiment = f"e-{uuid.uuid4().hex[:8]}"
+    first = int(uuid.uuid4().hex[:6], 16) * 1000
+    with proxied(mlflow_url) as proxy:
+        tracker = track(launch, kafka, proxy.url, experiment, HOUR)
+        hung_by(tracker, kafka, proxy, first)
+        for waiting in (1, 31):
+            eventually(f"{waiting} wait", lambda n=waiting: lag_of(tracker) == n)
+            asyncio.run(publish(kafka, [
+                (Topic.ENRICHED, enriched(first + 1 + waiting + n)) for n in range(30)
+            ]))  # fmt: skip
+        is_well(proxy)
+        eventually("nothing waits", lambda: lag_of(tracker) == 0)
+        assert len(written(mlflow_url, experiment)) == 62
 
 
 def test_what_a_server_never_takes_is_passed_over_alone(

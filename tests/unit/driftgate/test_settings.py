@@ -15,7 +15,6 @@ from driftgate.settings import (
     console_settings,
     curator_settings,
     kafka_settings,
-    mlflow_uri,
     monitor_settings,
     policy_setting,
     service_setting,
@@ -140,9 +139,10 @@ def test_curator_settings_come_from_the_environment() -> None:
 def test_mlflow_is_where_we_or_mlflow_say() -> None:
     """Our variable goes before MLflow's own; without both it is a file of this folder."""
     both = {"DRIFTGATE_MLFLOW_URI": "http://a:1", "MLFLOW_TRACKING_URI": "http://b:2"}
-    assert mlflow_uri(both) == "http://a:1"
-    assert mlflow_uri({**both, "DRIFTGATE_MLFLOW_URI": " "}) == "http://b:2"
-    assert mlflow_uri({}) == "sqlite:///mlflow.db"
+    assert tracker_settings(both, KafkaSettings()).uri == "http://a:1"
+    theirs = {**both, "DRIFTGATE_MLFLOW_URI": " "}
+    assert tracker_settings(theirs, KafkaSettings()).uri == "http://b:2"
+    assert tracker_settings({}, KafkaSettings()).uri == "sqlite:///mlflow.db"
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,6 @@ def test_policy_comes_from_a_file(tmp_path: Path) -> None:
         policy_setting({"DRIFTGATE_POLICY": str(bad)})
     with pytest.raises(SettingsError, match=r"missing\.yaml"):
         policy_setting({"DRIFTGATE_POLICY": str(bad)}, tmp_path / "missing.yaml")
-
-
-def test_mlflow_is_where_it_is_said_to_be() -> None:
-    """Our own variable goes before MLflow's; without both it is a file beside the process."""
-    assert mlflow_uri({}) == "sqlite:///mlflow.db"
-    assert mlflow_uri({"MLFLOW_TRACKING_URI": "http://a:5000"}) == "http://a:5000"
-    both = {"MLFLOW_TRACKING_URI": "http://a:5000", "DRIFTGATE_MLFLOW_URI": "http://b:5000"}
-    assert mlflow_uri(both) == "http://b:5000"
 
 
 def test_files_of_sqlite_are_beside_it(tmp_path: Path) -> None:

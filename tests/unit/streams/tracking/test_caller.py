@@ -123,3 +123,31 @@ def test_calls_are_made_one_after_the_other() -> None:
 
     asyncio.run(run())
     assert overlaps == [False] * 50
+
+
+def test_a_call_that_hangs_does_not_keep_the_process() -> None:
+    """The wait for it can be ended, and neither loop nor interpreter waits for its thread."""
+    well, begun = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def hang() -> None:
+        threads.append(threading.current_thread())
+        begun.set()
+        well.wait()
+
+    async def run() -> None:
+        task = asyncio.create_task(Called().caller.call("a trace", hang))
+        await until("it hangs", begun.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    try:
+        asyncio.run(run())
+        (thread,) = threads
+        assert thread.is_alive()
+        assert thread.daemon
+    finally:
+        well.set()
+    # Its loop is gone by now: what it found is dropped.
+    thread.join()
