@@ -130,6 +130,22 @@ async def test_results_carry_the_key_and_cause_of_their_prompt(kafka: KafkaSetti
     assert found.enriched[0].id == source.event_id()
 
 
+async def test_results_stand_in_the_partition_of_their_prompt(kafka: KafkaSettings) -> None:
+    """Whatever partition a producer chose for a key: its results are in order, refusals too."""
+    sent = await submit(kafka, [*prompts(6), (b"p-0", b"{")], partition=0)
+    sent += await submit(kafka, [*prompts(6), (b"p-0", b"{")], partition=1)
+    async with working(settings_of(kafka)):
+        found = await wait_for_outcome(kafka, len(sent))
+    sources = {one.id: one.source for one in (*found.enriched, *found.rejected)}
+    assert len(sources) == len(found.records) == len(sent)
+    last: dict[tuple[str, int], int] = {}
+    for record in found.records:
+        source = sources[dict(record.headers)["ce_id"].decode()]
+        assert record.partition == source.partition
+        assert last.get((record.topic, record.partition), -1) < source.offset
+        last[record.topic, record.partition] = source.offset
+
+
 async def test_restart_goes_on_where_the_last_one_stopped(kafka: KafkaSettings) -> None:
     """A worker that is stopped and started again under its id repeats nothing and leaves none."""
     settings = settings_of(kafka, static_member=True, max_poll_records=5)
