@@ -208,7 +208,6 @@ class Worker:
                 # Held from the poll on: were a rebalance to come between the poll and the
                 # delivery, it would set the position back, and the batch would be read again.
                 async with self._batch:
-                    await self._apply_rollout()
                     await self._take_over()
                     # Before the poll: prompts had better wait in Kafka, where they make one batch.
                     await self._under_way.make_room()
@@ -216,6 +215,8 @@ class Worker:
                     if self._assignments != self._taken_over:
                         # Partitions came while we polled: not from where we must begin.
                         continue
+                    # After the poll: what it brought is routed by what holds now.
+                    await self._apply_rollout()
                     if found:
                         await self._handle(found)
                     elif self._under_way.has_delivered:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,7 +13,6 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import CoordinationType
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from analyzer.encoder import HashingEncoder, Vectors
 from analyzer.settings import AnalyzerSettings, Delivery
 from analyzer.worker import Worker, WorkerFencedError
 from schemas.prompts import SourcePosition
@@ -30,7 +28,15 @@ from tests.support.topics import (
     submit,
     wait_for_outcome,
 )
-from tests.support.workers import hashing_model, model_of, rolling, settings_of, until, working
+from tests.support.workers import (
+    HeldEncoder,
+    hashing_model,
+    model_of,
+    rolling,
+    settings_of,
+    until,
+    working,
+)
 
 
 def prompts(count: int, name: str = "p") -> list[Prompt]:
@@ -86,20 +92,6 @@ async def throw_out(worker: Worker, settings: AnalyzerSettings) -> None:
     node = await client.coordinator_lookup(CoordinationType.GROUP, settings.group_id)
     member = worker._consumer._coordinator.member_id
     await client.send(node, LeaveGroupRequest(settings.group_id, member))
-
-
-class HeldEncoder(HashingEncoder):
-    """Does not answer before it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = threading.Event()
-        self.let_go = threading.Event()
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        self.asked.set()
-        self.let_go.wait()
-        return super().encode(texts)
 
 
 @pytest.mark.parametrize("max_poll_records", [1, 7, 64])
