@@ -296,6 +296,10 @@ class Worker:
     ) -> None:
         """Take a poll through the model and into Kafka, after the poll before it."""
         async with self._model:
+            if state is not self._follower.state:
+                # Nothing of it is computed yet: a rollback need not wait for that.
+                state = self._follower.state
+                admitted = self._analyst.admit_again(admitted, state)
             started = time.perf_counter()
             results, rows = await self._analyst.finish(admitted, lag_messages=self._lag())
             seconds = admitted.rules_seconds + time.perf_counter() - started
