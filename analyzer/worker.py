@@ -250,10 +250,9 @@ class Worker:
         if partitions:
             offsets = await stable_offsets(self._consumer, self._settings.group_id, partitions)
             for tp, offset in offsets.items():
-                if offset is None:
-                    await self._consumer.seek_to_beginning(tp)
-                else:
-                    self._consumer.seek(tp, offset)
+                # Where none is committed, the beginning: an offset that retention has deleted is
+                # set to the first one there is. Asking for that here would wait for the broker.
+                self._consumer.seek(tp, offset or 0)
         self._taken_over = assignments
 
     def assigned(self, partitions: set[TopicPartition]) -> None:
