@@ -54,6 +54,11 @@ class Analyst:
         admitted = [admit(record, state, self._settings.limits) for record in records]
         return Poll(polled, time.perf_counter() - polled, admitted)
 
+    def admit_again(self, poll: Poll, state: RolloutState) -> Poll:
+        """The same poll routed by a state that has come since; its time goes on."""
+        again = self.admit([one.incoming for one in poll.admitted], state)
+        return Poll(poll.polled, poll.rules_seconds + again.rules_seconds, again.admitted)
+
     async def finish(self, poll: Poll, *, lag_messages: int) -> tuple[list[Result], list[Row]]:
         """The semantic half, one poll at a time: every record's result and row, in their order.
 

@@ -42,8 +42,8 @@ def choose_encoder(
     Every candidate computes the golden texts before it is taken, which also warms it up.
 
     Args:
-        name: one of :data:`ENCODERS`. ``auto`` tries OpenVINO in bf16 and in f32, then ONNX
-            Runtime, then sentence-transformers; a name takes that engine or nothing.
+        name: one of :data:`ENCODERS`. ``auto`` tries OpenVINO in bf16, ONNX Runtime, OpenVINO in
+            f32, then sentence-transformers; a name takes that engine or nothing.
         source: see :func:`analyzer.model.locate_model`.
         cache_dir: of exported graphs; :func:`analyzer.encoder_export.default_cache_dir` when None.
         device: for sentence-transformers; the others use the CPU.
@@ -96,12 +96,15 @@ def fidelity(encoder: Encoder, exported: ExportedModel) -> float:
 
 
 def _candidates(name: str, exported: ExportedModel, threads: int) -> list[Candidate]:
-    openvino: list[Candidate] = [
-        (f"openvino {precision}", partial(OpenVinoEncoder, exported, precision, threads))
-        for precision in ("bf16", "f32")
+    several: list[Candidate] = [
+        ("openvino bf16", partial(OpenVinoEncoder, exported, "bf16", threads)),
+        ("openvino f32", partial(OpenVinoEncoder, exported, "f32", threads)),
+        ("onnx f32", partial(OnnxEncoder, exported, threads)),
     ]
-    onnx: list[Candidate] = [("onnx f32", partial(OnnxEncoder, exported, threads))]
-    return {"openvino": openvino, "onnx": onnx}.get(name, openvino + onnx)
+    bf16, f32, onnx = several
+    # bf16 is twice as fast as f32. In f32 ONNX Runtime comes first: 87 % of what the cores of a
+    # Zen 3 can multiply, against 79 %, half as long to start, and 100 MB less.
+    return {"openvino": [bf16, f32], "onnx": [onnx]}.get(name, [bf16, onnx, f32])
 
 
 def _try(label: str, make: Callable[[], Encoder], exported: ExportedModel) -> Encoder | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,11 @@ class OpenVinoEncoder:
     """
 
     def __init__(self, model: ExportedModel, precision: str = "f32", threads: int = 1) -> None:
+        if precision == "bf16" and not has_native_bf16():
+            raise ModelError("this CPU has no bf16 of its own; configure f32, or the encoder auto")
         # 0.4 s that only its users pay.
         import openvino  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        if precision == "bf16" and not has_native_bf16():
-            raise ModelError("this CPU has no bf16 of its own; configure f32, or the encoder auto")
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
@@ -76,6 +77,12 @@ class OpenVinoEncoder:
 
 def has_native_bf16() -> bool:
     """Whether the CPU has instructions for bf16, as OpenVINO sees it."""
+    try:
+        # Linux says so too, and spares those without the 0.5 s and 40 MB of the library.
+        if "bf16" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+            return False
+    except OSError:
+        pass
     import openvino  # noqa: PLC0415
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

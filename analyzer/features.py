@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.calibration import Calibration, load_calibration
-from analyzer.domains import Contrast, Reference, load_domains, normalise_name
+from analyzer.domains import Reference, load_domains, normalise_name
 from analyzer.encoder import Encoder
 from analyzer.errors import AnalyzerError
 from schemas.prompts import PromptSubmitted, SemanticScores
@@ -92,17 +92,25 @@ class SemanticFeatures:
         self.calibrated = encoder.fingerprint.startswith(self._calibration.model_sha256)
         """Whether the calibration was made with this model: otherwise scores are only an order."""
 
-        prototypes = encoder.encode([s for each in reference.domains.values() for s in each])
-        sizes = [len(each) for each in reference.domains.values()]
+        sentences = list(reference.domains.values())
+        for name in _CONTRASTS:
+            sentences += [reference.contrasts[name].high, reference.contrasts[name].low]
+        # In one call: the encoder fills its batches, or has the vectors of an earlier start.
+        several = np.split(
+            encoder.encode([each for some in sentences for each in some]),
+            np.cumsum([len(some) for some in sentences])[:-1],
+        )
+        blocks, pairs = several[: len(reference.domains)], several[len(reference.domains) :]
+        prototypes = np.concatenate(blocks)
+        sizes = [len(block) for block in blocks]
         self.centroid = _unit(prototypes.mean(axis=0))
         # Domains as equal blocks, filled up with vectors opposite to the centroid, which are never
         # among the nearest: so that one product and one partition serve all domains.
         padded = np.empty((len(sizes), max(sizes), self.dimension), dtype=np.float32)
         padded[:] = -self.centroid
-        blocks = np.split(prototypes, np.cumsum(sizes)[:-1])
         for block, own in zip(padded, blocks, strict=True):
             block[: len(own)] = own
-        contrasts = [_direction(encoder, reference.contrasts[name]) for name in _CONTRASTS]
+        contrasts = [_direction(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
         probe = np.asarray(self._calibration.probe, dtype=np.float32)
         if len(probe) != self.dimension + 1:  # another model: a neutral value for all
             probe = np.zeros(self.dimension + 1, dtype=np.float32)
@@ -271,13 +279,12 @@ def _has_context(prompt: PromptSubmitted) -> bool:
     return bool(prompt.context) and not (prompt.context or "").isspace()
 
 
-def _direction(encoder: Encoder, contrast: Contrast) -> tuple[Vector, float]:
+def _direction(high: Vectors, low: Vectors) -> tuple[Vector, float]:
     """A weight vector and offset whose logistic is 0.8 for the high sentences and 0.2 for the low.
 
     The levels are those of each pair under the direction of the others: under its own, any pair
     would look well separated in 384 dimensions.
     """
-    high, low = encoder.encode(contrast.high), encoder.encode(contrast.low)
     differences = high - low
     directions = np.stack([_unit(differences.sum(axis=0) - own) for own in differences])
     highs = np.einsum("ij,ij->i", high, directions)

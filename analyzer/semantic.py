@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pybreaker import CircuitBreaker, CircuitBreakerError
+from circuitbreaker import CircuitBreaker  # type: ignore[import-untyped]
 
 from analyzer.cache import EmbeddingCache
 from analyzer.encoder import Encoder
@@ -193,15 +193,16 @@ class SemanticEngine:
             raise SemanticFailure(
                 FallbackReason.BUSY, "the model has not come back from an earlier batch"
             )
-        try:
-            with self._breaker(deployment).calling():
-                call = self._thread.call(lambda: self._score(model, deployment, prompts))
-                return await asyncio.wait_for(call, self._timeout_s)
-        except CircuitBreakerError as error:
+        breaker = self._breaker(deployment)
+        if breaker.opened:
             raise SemanticFailure(
                 FallbackReason.CIRCUIT_OPEN,
                 f"{BREAKER_FAILURES} batches of {deployment!r} failed in a row",
-            ) from error
+            )
+        try:
+            with breaker:
+                call = self._thread.call(lambda: self._score(model, deployment, prompts))
+                return await asyncio.wait_for(call, self._timeout_s)
         except TimeoutError as error:
             raise SemanticFailure(
                 FallbackReason.TIMEOUT, f"no answer within {self._timeout_s:g} s"
@@ -216,13 +217,7 @@ class SemanticEngine:
     def _breaker(self, deployment: str) -> CircuitBreaker:
         """A deployment's own: a green that is broken leaves a blue that works alone."""
         if deployment not in self._breakers:
-            self._breakers[deployment] = CircuitBreaker(
-                fail_max=BREAKER_FAILURES,
-                reset_timeout=BREAKER_RESET_SECONDS,
-                # The failure that opens it keeps its own reason.
-                throw_new_error_on_trip=False,
-                name=deployment,
-            )
+            self._breakers[deployment] = CircuitBreaker(BREAKER_FAILURES, BREAKER_RESET_SECONDS)
         return self._breakers[deployment]
 
     def _score(

@@ -8,7 +8,6 @@ import logging
 import os
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,11 +20,10 @@ from analyzer.batching import BatchSizer
 from analyzer.errors import WorkerFencedError
 from analyzer.faults import FaultFile
 from analyzer.follower import RolloutFollower
+from analyzer.kafka_backpressure import MAX_POLL_INTERVAL_MS, UnderWay, poll
 from analyzer.kafka_fencing import stable_offsets
 from analyzer.measure import measurement_batch
-from analyzer.pipeline import (
-    Incoming,
-)
+from analyzer.pipeline import Incoming
 from analyzer.publish import Publisher
 from analyzer.semantic import Model, SemanticEngine
 from analyzer.settings import AnalyzerSettings
@@ -44,11 +42,6 @@ POLL_MS = 100
 """How long a poll waits for prompts: also how soon an idle worker applies a rollback."""
 SESSION_TIMEOUT_MS = 8_000
 """After so long without a heartbeat the group gives a worker's partitions to the others."""
-MAX_UNDER_WAY = 2
-"""Polls beside the one that is being admitted: one in the model, one on its way into Kafka. More
-would only wait, and be lost with a failed delivery."""
-POLL_LIMIT_SECONDS = 1.0
-"""A poll waits for the end of a rebalance, and that for the poll: one of them must give in."""
 WARM_UP_SECONDS = 60.0
 """How long a start waits for the model. The first one on a machine exports it, in 15 s; others take
 2 s."""
@@ -81,6 +74,7 @@ class Worker:
             isolation_level="read_committed",
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=SESSION_TIMEOUT_MS // 4,
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             max_partition_fetch_bytes=8 * 2**20,
             # A fetch that waits for idle partitions keeps the busy ones waiting for so long.
             fetch_max_wait_ms=POLL_MS,
@@ -102,8 +96,8 @@ class Worker:
         """The assignment whose committed offsets we have gone to."""
         self._broken = False
         """A delivery has failed, and the producers are not fit for another."""
-        self._under_way: deque[asyncio.Task[None]] = deque()
-        """Polls that are analysed or delivered, oldest first; a rebalance waits for them, too."""
+        self._under_way = UnderWay(self._consumer)
+        """Polls that are analysed or delivered; a rebalance waits for them, too."""
         self._model = asyncio.Lock()
         """One poll at a time goes through the model."""
         self._applied: RolloutState = self._follower.state
@@ -154,7 +148,7 @@ class Worker:
             tasks.append(asyncio.create_task(self._work(tuple(tasks))))
             await self._until_stopped(tasks[-1])
         finally:
-            await self._abandon()
+            await self._under_way.abandon()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,19 +208,19 @@ class Worker:
                 # Held from the poll on: were a rebalance to come between the poll and the
                 # delivery, it would set the position back, and the batch would be read again.
                 async with self._batch:
-                    await self._apply_rollout()
                     await self._take_over()
                     # Before the poll: prompts had better wait in Kafka, where they make one batch.
-                    while len(self._under_way) >= MAX_UNDER_WAY:
-                        await self._first_delivered()
-                    found = await self._poll()
+                    await self._under_way.make_room()
+                    found = await poll(self._consumer, POLL_MS, self._sizer.records)
                     if self._assignments != self._taken_over:
                         # Partitions came while we polled: not from where we must begin.
                         continue
+                    # After the poll: what it brought is routed by what holds now.
+                    await self._apply_rollout()
                     if found:
                         await self._handle(found)
-                    elif self._under_way and self._under_way[0].done():
-                        await self._first_delivered()
+                    elif self._under_way.has_delivered:
+                        await self._under_way.first()
             except KafkaError as error:
                 pause_s = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
                 self._failures += 1
@@ -236,22 +230,12 @@ class Worker:
                     pause_s,
                     error,
                 )
-                await self._abandon()
+                await self._under_way.abandon()
                 self._broken = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._stopping.wait()
-        await self._all_delivered()
-
-    async def _poll(self) -> dict[TopicPartition, list[Any]]:
-        try:
-            async with asyncio.timeout(POLL_LIMIT_SECONDS):
-                found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
-                    timeout_ms=POLL_MS, max_records=self._sizer.records
-                )
-        except TimeoutError:
-            return {}
-        return found
+        await self._under_way.all()
 
     async def _take_over(self) -> None:
         """Begin where the last owner, or our last delivery that succeeded, has ended."""
@@ -266,10 +250,9 @@ class Worker:
         if partitions:
             offsets = await stable_offsets(self._consumer, self._settings.group_id, partitions)
             for tp, offset in offsets.items():
-                if offset is None:
-                    await self._consumer.seek_to_beginning(tp)
-                else:
-                    self._consumer.seek(tp, offset)
+                # Where none is committed, the beginning: an offset that retention has deleted is
+                # set to the first one there is. Asking for that here would wait for the broker.
+                self._consumer.seek(tp, offset or 0)
         self._taken_over = assignments
 
     def assigned(self, partitions: set[TopicPartition]) -> None:
@@ -284,7 +267,7 @@ class Worker:
         """
         if self._follower.state is self._applied:
             return
-        await self._all_delivered()
+        await self._under_way.all()
         self._applied = self._follower.state
         log.info(
             "applied rollout revision %d: %s, stage %d, green share %g",
@@ -300,22 +283,25 @@ class Worker:
         records = [_incoming(record) for several in found.values() for record in several]
         state = self._applied
         offsets = {tp: several[-1].offset + 1 for tp, several in found.items() if several}
-        poll = self._analyst.admit(records, state)
-        before = self._under_way[-1] if self._under_way else None
-        self._under_way.append(asyncio.create_task(self._carry(poll, state, offsets, before)))
+        admitted = self._analyst.admit(records, state)
+        self._under_way.add(self._carry(admitted, state, offsets, self._under_way.newest))
 
     async def _carry(
         self,
-        poll: Poll,
+        admitted: Poll,
         state: RolloutState,
         offsets: dict[TopicPartition, int],
         before: asyncio.Task[None] | None,
     ) -> None:
         """Take a poll through the model and into Kafka, after the poll before it."""
         async with self._model:
+            if state is not self._follower.state:
+                # Nothing of it is computed yet: a rollback need not wait for that.
+                state = self._follower.state
+                admitted = self._analyst.admit_again(admitted, state)
             started = time.perf_counter()
-            results, rows = await self._analyst.finish(poll, lag_messages=self._lag())
-            seconds = poll.rules_seconds + time.perf_counter() - started
+            results, rows = await self._analyst.finish(admitted, lag_messages=self._lag())
+            seconds = admitted.rules_seconds + time.perf_counter() - started
             self._sizer.update(len(rows), seconds)
         measured = measurement_batch(
             rows,
@@ -328,30 +314,10 @@ class Worker:
             # One that fails takes those behind it with it: offsets are committed in order.
             await before
         await self._publisher.deliver(results, measured, offsets)
+        self._failures = 0
         self._next_offsets |= offsets
         self._prompts += len(results)
         self.telemetry.take((result.event for result in results), measured)
-
-    async def _first_delivered(self) -> None:
-        """Wait until the oldest poll under way is delivered.
-
-        Raises:
-            aiokafka.errors.KafkaError: it was not.
-        """
-        await self._under_way.popleft()
-        self._failures = 0
-
-    async def _all_delivered(self) -> None:
-        while self._under_way:
-            await self._first_delivered()
-
-    async def _abandon(self) -> None:
-        """Give up what is under way; it is read again from what was committed."""
-        tasks = tuple(self._under_way)
-        self._under_way.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settle(self) -> None:
         """Finish what is under way, so that its partitions may go to somebody else.
@@ -359,8 +325,7 @@ class Worker:
         Whether it was delivered is for :meth:`_work` to find: an error would be lost here.
         """
         async with self._batch:
-            if self._under_way:
-                await asyncio.wait(set(self._under_way))
+            await self._under_way.settle()
             # What others do there from now on is no lag of ours, should partitions come back.
             self._next_offsets.clear()
 

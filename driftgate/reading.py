@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from driftgate.errors import DriftgateError, Exit
 from schemas import cloudevents
 from schemas.control import ControlEvent, GateStatus, WindowMetrics
 from schemas.rollout import RolloutState
@@ -23,6 +26,7 @@ __all__ = [
     "read_all",
 ]
 
+_METADATA_SECONDS = 10.0
 _TAIL = 500
 """Records looked back on in each partition of the metrics: minutes, at any window length."""
 
@@ -43,16 +47,35 @@ class TopicReader:
 
     async def __aenter__(self) -> Self:
         await self._consumer.start()
-        for name in self._names:
-            # Asked for by name, so that the answer is there before it is used.
-            await self._consumer._client.force_metadata_update()  # noqa: SLF001
-            numbers = self._consumer.partitions_for_topic(name) or set()
-            self._partitions += [TopicPartition(name, number) for number in sorted(numbers)]
+        try:
+            for name in self._names:
+                numbers = await self._numbers(name)
+                self._partitions += [TopicPartition(name, number) for number in sorted(numbers)]
+        except BaseException:
+            await self._consumer.stop()
+            raise
         self._consumer.assign(self._partitions)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
+
+    async def _numbers(self, name: str) -> set[int]:
+        """The partitions of a topic; a broker that has just started may not know them yet."""
+        deadline = time.monotonic() + _METADATA_SECONDS
+        while True:
+            # Asked for, so that the answer is there before it is used.
+            await self._consumer._client.force_metadata_update()  # noqa: SLF001
+            numbers: set[int] | None = self._consumer.partitions_for_topic(name)
+            if numbers:
+                return numbers
+            if time.monotonic() > deadline:
+                raise DriftgateError(
+                    f"the broker has no topic {name}; start an analyzer or the monitor, which make "
+                    "it, or check DRIFTGATE_TOPIC_PREFIX",
+                    Exit.BROKER,
+                )
+            await asyncio.sleep(0.1)
 
     async def from_end(self) -> None:
         """Go to the present end of every partition."""

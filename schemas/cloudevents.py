@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -82,18 +83,28 @@ def headers(
         time_ms: when it happened, ms since the epoch.
         extensions: more attributes; names are lower-case letters and digits.
     """
+    version, *shared = _shared(source, event_type(event), subject, time_ms)
+    return [
+        version,
+        ("ce_id", id.encode()),
+        *shared,
+        *((f"ce_{name}", value.encode()) for name, value in (extensions or {}).items()),
+    ]
+
+
+@lru_cache(maxsize=64)
+def _shared(source: str, type: str, subject: str, time_ms: int) -> Headers:  # noqa: A002 - likewise
+    """The headers that all events of a kind and moment have: most of a batch's."""
     # Whole seconds and the rest apart: a float of both loses the last digit of far-off times.
     seconds, rest_ms = divmod(time_ms, 1000)
     time = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ms * 1000)
     values = {
         "ce_specversion": "1.0",
-        "ce_id": id,
         "ce_source": source,
-        "ce_type": event_type(event),
+        "ce_type": type,
         "ce_subject": subject,
         "ce_time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "content-type": "application/json",
-        **{f"ce_{name}": value for name, value in (extensions or {}).items()},
     }
     return [(name, value.encode()) for name, value in values.items()]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,7 +13,6 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import CoordinationType
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from analyzer.encoder import HashingEncoder, Vectors
 from analyzer.settings import AnalyzerSettings, Delivery
 from analyzer.worker import Worker, WorkerFencedError
 from schemas.prompts import SourcePosition
@@ -30,7 +28,15 @@ from tests.support.topics import (
     submit,
     wait_for_outcome,
 )
-from tests.support.workers import hashing_model, model_of, rolling, settings_of, until, working
+from tests.support.workers import (
+    HeldEncoder,
+    hashing_model,
+    model_of,
+    rolling,
+    settings_of,
+    until,
+    working,
+)
 
 
 def prompts(count: int, name: str = "p") -> list[Prompt]:
@@ -88,20 +94,6 @@ async def throw_out(worker: Worker, settings: AnalyzerSettings) -> None:
     await client.send(node, LeaveGroupRequest(settings.group_id, member))
 
 
-class HeldEncoder(HashingEncoder):
-    """Does not answer before it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = threading.Event()
-        self.let_go = threading.Event()
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        self.asked.set()
-        self.let_go.wait()
-        return super().encode(texts)
-
-
 @pytest.mark.parametrize("max_poll_records", [1, 7, 64])
 async def test_every_prompt_yields_one_result(kafka: KafkaSettings, max_poll_records: int) -> None:
     """Read committed, each source position stands once, and its offset is committed with it."""
@@ -128,6 +120,22 @@ async def test_results_carry_the_key_and_cause_of_their_prompt(kafka: KafkaSetti
     assert record.key == b"p-0"
     assert headers["ce_id"] == headers["ce_causationid"] == source.event_id()
     assert found.enriched[0].id == source.event_id()
+
+
+async def test_results_stand_in_the_partition_of_their_prompt(kafka: KafkaSettings) -> None:
+    """Whatever partition a producer chose for a key: its results are in order, refusals too."""
+    sent = await submit(kafka, [*prompts(6), (b"p-0", b"{")], partition=0)
+    sent += await submit(kafka, [*prompts(6), (b"p-0", b"{")], partition=1)
+    async with working(settings_of(kafka)):
+        found = await wait_for_outcome(kafka, len(sent))
+    sources = {one.id: one.source for one in (*found.enriched, *found.rejected)}
+    assert len(sources) == len(found.records) == len(sent)
+    last: dict[tuple[str, int], int] = {}
+    for record in found.records:
+        source = sources[dict(record.headers)["ce_id"].decode()]
+        assert record.partition == source.partition
+        assert last.get((record.topic, record.partition), -1) < source.offset
+        last[record.topic, record.partition] = source.offset
 
 
 async def test_restart_goes_on_where_the_last_one_stopped(kafka: KafkaSettings) -> None:

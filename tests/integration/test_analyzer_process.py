@@ -62,12 +62,14 @@ def test_terminated_worker_leaves_in_order(kafka: KafkaSettings, launch: Launch)
 
 def test_killed_worker_loses_and_repeats_nothing(kafka: KafkaSettings, launch: Launch) -> None:
     """Kill -9 in mid-stream, three times, each time started again under its id."""
-    sent = asyncio.run(submit(kafka, prompts(900)))
+    sent = asyncio.run(submit(kafka, prompts(2000)))
     arguments = ("analyzer", "--worker-id", "w-1")
-    for number in range(1, 4):
+    done = 0
+    for _ in range(3):
         worker = launch(*arguments, kafka=kafka, DRIFTGATE_MAX_POLL_RECORDS="3", **NO_MODEL)
-        asyncio.run(wait_for_outcome(kafka, number * 40))
+        asyncio.run(wait_for_outcome(kafka, done + 40))
         worker.kill()
+        done = len(asyncio.run(outcome(kafka)).positions)
     assert len(asyncio.run(outcome(kafka, committed_only=False)).records) < len(sent)
     worker = launch(*arguments, kafka=kafka, **NO_MODEL)
     found = asyncio.run(wait_for_outcome(kafka, len(sent)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from analyzer.kafka_backpressure import MAX_UNDER_WAY
 from schemas import cloudevents
 from schemas.log import Heartbeat, RowFlag
 from schemas.prompts import Arm
@@ -21,7 +22,7 @@ from tests.support.topics import (
     submit,
     wait_for_outcome,
 )
-from tests.support.workers import rolling, settings_of, until, working
+from tests.support.workers import HeldEncoder, model_of, rolling, settings_of, until, working
 
 
 def prompts(count: int, name: str = "p") -> list[Prompt]:
@@ -68,6 +69,30 @@ async def test_change_is_acknowledged_at_once(kafka: KafkaSettings) -> None:
     assert {each.path for each in found.enriched} == {Taken.RULES}
     said = [beat.applied_revision for beat in await heartbeats(kafka, "w-1")]
     assert said == [0, 1, 2, 2]
+
+
+async def test_a_busy_worker_takes_no_more_under_the_old_state(kafka: KafkaSettings) -> None:
+    """What is in the model is finished; the poll behind it and all later ones obey the new one."""
+    encoder = HeldEncoder()
+    await publish_state(kafka, rolling(1))
+    settings = settings_of(kafka, max_poll_records=4, semantic_timeout_seconds=50.0)
+    async with working(settings, lambda: model_of(encoder)) as worker:
+        try:
+            await until("the model is loaded", lambda: worker._engine.model)
+            sent = await submit(kafka, prompts(20), partition=0)
+            await until("the model has a poll", encoder.asked.is_set)
+            await until("another waits for it", lambda: len(worker._under_way) == MAX_UNDER_WAY)
+            await publish_state(kafka, rolling(2, share=0.0, phase=Phase.ROLLED_BACK))
+            await until("it has heard", lambda: worker._follower.state.revision == 2)
+        finally:
+            encoder.let_go.set()
+        found = await wait_for_outcome(kafka, len(sent))
+    assert found.positions == sorted(sent)
+    by_offset = sorted(found.enriched, key=lambda one: one.source.offset)
+    revisions = [one.assignment.rollout_revision for one in by_offset]
+    in_model = revisions.count(1)
+    assert 0 < in_model <= settings.max_poll_records
+    assert revisions == [1] * in_model + [2] * (len(sent) - in_model)
 
 
 async def test_bad_state_is_passed_over(kafka: KafkaSettings) -> None:

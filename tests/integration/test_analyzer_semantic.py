@@ -268,3 +268,20 @@ async def test_cached_texts_are_not_computed_again(kafka: KafkaSettings) -> None
     assert last.cache_candidate == CacheLookups(hits=1, misses=1)
     assert last.cache_control == CacheLookups()
     assert last.shared_cache == SharedCache(state=SharedCacheState.OFF)
+
+
+async def test_a_backlog_is_worked_off_by_rules(kafka: KafkaSettings) -> None:
+    """While more prompts wait than allowed, they get the rules result, and are marked (M65)."""
+    await publish_state(kafka, rolling())
+    sent = await submit(kafka, prompts(300), partition=0)
+    settings = settings_of(kafka, shed_lag_messages=100, max_poll_records=16)
+    async with working(settings):
+        shed = (await wait_for_outcome(kafka, len(sent))).enriched
+        sent += await submit(kafka, prompts(5, "later"), partition=0)
+        found = await wait_for_outcome(kafka, len(sent))
+    assert taken(newer(found.enriched, shed)) == SEMANTIC
+    assert taken(shed) == {(Taken.FALLBACK, FallbackReason.SHED), *SEMANTIC}
+    last = max(one.source.offset for one in shed if one.fallback_reason is FallbackReason.SHED)
+    # It ends at half of the bound, give or take what was under way.
+    assert 180 <= last < 300
+    assert found.positions == sorted(sent)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from analyzer.cache import EmbeddingCache
-from analyzer.encoder import Encoder, HashingEncoder
+from analyzer.encoder import Encoder, HashingEncoder, Vectors
 from analyzer.features import SemanticFeatures
 from analyzer.semantic import Model
 from analyzer.settings import AnalyzerSettings
@@ -17,7 +18,21 @@ from schemas.rollout import Deployment, DeploymentKind, Phase, RolloutState
 from schemas.settings import KafkaSettings
 from tests.support.processes import SOON_S
 
-__all__ = ["hashing_model", "model_of", "rolling", "settings_of", "until", "working"]
+__all__ = ["HeldEncoder", "hashing_model", "model_of", "rolling", "settings_of", "until", "working"]
+
+
+class HeldEncoder(HashingEncoder):
+    """Does not answer before it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        self.asked.set()
+        self.let_go.wait()
+        return super().encode(texts)
 
 
 def model_of(encoder: Encoder) -> Model:

@@ -105,6 +105,7 @@ def test_worker_without_a_name_gets_one_of_its_own() -> None:
         ("DRIFTGATE_HEARTBEAT_SECONDS", "0.0001"),
         ("DRIFTGATE_CACHE_BYTES", "-1"),
         ("DRIFTGATE_MAX_POLL_RECORDS", "0"),
+        ("DRIFTGATE_ENCODER", "tensorrt"),
     ],
 )
 def test_wrong_value_is_refused_by_name(name: str, value: str) -> None:

@@ -64,6 +64,7 @@ WRONG_VALUES = [
     ("alfa", 0.1, "alfa", "unknown field"),
     ("gates.0.treshold", 1, "gates[0].treshold", "unknown field"),
     ("windows.size", 1, "windows.size", "unknown field"),
+    ("deployments.1.encoder", "tensorrt", "deployments[1].encoder", "unknown field"),
     ("blue", LEFT_OUT, "blue", "missing required field"),
     ("stages.1.percent", LEFT_OUT, "stages[1].percent", "missing required field"),
     # wrong types
