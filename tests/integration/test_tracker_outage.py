@@ -18,9 +18,9 @@ from streams.tracking.identity import trace_id
 from tests.support.mlflow_stores import MLFLOW_WARNINGS, START_S, client_of
 from tests.support.monitoring import admin
 from tests.support.processes import Driftgate, Launch, eventually
-from tests.support.proxies import Proxy, proxied
 from tests.support.scraping import metrics_of
 from tests.support.tracked import enriched, feedback, publish, rolled_back, started, window
+from tests.support.web_proxy import Proxy, proxied
 
 pytestmark = MLFLOW_WARNINGS
 
