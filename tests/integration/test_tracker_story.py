@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,21 @@ async def prompts_flowing(kafka: KafkaSettings) -> AsyncIterator[None]:
 
     async def flow() -> None:
         number = 0
-        while True:
+        while not over.is_set():
             users = range(number, number + 20)
             await submit(kafka, [prompt(f"Explain the moon to a child, {n} times", user_id=f"u-{n}")
                                  for n in users])  # fmt: skip
             number += 20
             await asyncio.sleep(0.2)
 
+    # It ends by itself: cancelled while it sends, it would leave a producer open.
+    over = asyncio.Event()
     task = asyncio.create_task(flow())
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        over.set()
+        await task
 
 
 async def events(kafka: KafkaSettings, topic: Topic, kind: Any) -> list[Any]:
