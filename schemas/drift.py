@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated
 
@@ -35,6 +36,7 @@ class DriftFeature(StrEnum):
     SCORE_GAIN = "score_gain"
     """The blended score less the rules score of the same prompt."""
     CENTROID_DISTANCE = "centroid_distance"
+    """Cosine distance to the nearest centroid of the reference."""
     PROMPT_LENGTH = "prompt_length"
     """ln(1 + characters)."""
     LATENCY = "latency"
@@ -79,6 +81,10 @@ class ThresholdLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intercept: float
     slope: Annotated[float, Meta(ge=0.0)]
 
+    def at(self, events: float) -> float:
+        """The threshold for one false alarm in so many events."""
+        return self.intercept + self.slope * math.log(events)
+
 
 class FeatureReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A feature of the reference prompts."""
@@ -87,21 +93,29 @@ class FeatureReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     mean: float
     sd: Annotated[float, Meta(gt=0.0)]
     quantiles: Annotated[list[float], Meta(description="At 5, 25, 50, 75 and 95 %.")] = []
+    tolerance: Annotated[
+        float, Meta(gt=0.0, description="A lasting shift of less, in standard deviations, is none.")
+    ]
     page_hinkley: ThresholdLine
-    adwin_delta: Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 
 class FourierReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The map from an embedding to random Fourier features, and the reference's mean of them.
 
-    Feature j of x is ``sqrt(2 / count) * cos(w_j . x / bandwidth + b_j)``; w and b follow from the
-    seed (Rahimi and Recht, Random Features for Large-Scale Kernel Machines, 2007).
+    Features of x are ``sqrt(2 / count) * cos(w_j . x / bandwidth)`` for half of them, then the same
+    with sin; the w follow from the seed (Rahimi and Recht, Random Features for Large-Scale Kernel
+    Machines, 2007; in pairs by Sutherland and Schneider, On the Error of Random Fourier Features,
+    2015).
     """
 
-    seed: Annotated[int, Meta(ge=0)]
-    count: Annotated[int, Meta(ge=16, le=1024)]
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    count: Annotated[int, Meta(ge=16, le=1024, multiple_of=2)]
     bandwidth: Annotated[float, Meta(gt=0.0)]
     mean: Annotated[bytes, Meta(description="float32, little-endian, one a feature.")]
+    spread: Annotated[
+        float,
+        Meta(gt=0.0, description="sqrt(2 tr S^2), S being the features' covariance over prompts."),
+    ]
     threshold: ThresholdLine
 
     def means(self) -> npt.NDArray[np.float32]:
@@ -170,6 +184,10 @@ class DriftReading(msgspec.Struct, frozen=True, kw_only=True):
     learned: Annotated[
         bool, Meta(description="Held against the first rows of the service: no reference has it.")
     ] = False
+    foreign_rows: Annotated[
+        int,
+        Meta(ge=0, description="Rows left out: their analyzer measures with another reference."),
+    ] = 0
 
 
 class FourierSum(msgspec.Struct, frozen=True, kw_only=True):
