@@ -14,6 +14,7 @@ from schemas.control import (
     LogPosition,
     WindowMetrics,
 )
+from schemas.drift import DriftReading
 from schemas.log import OperatorCommand
 from schemas.topics import Topic
 from schemas.version import VERSION
@@ -78,8 +79,8 @@ class Emitter:
         """A window's metrics."""
         self._add(Topic.METRICS, metrics, metrics.id)
 
-    def gates(self, gates: list[GateReport]) -> None:
-        """How every gate stands now."""
+    def gates(self, gates: list[GateReport], drift: list[DriftReading]) -> None:
+        """How every gate and every drift detector stands now."""
         state = self._state
         id = self._id("gate.status")
         status = GateStatus(
@@ -95,6 +96,7 @@ class Emitter:
             live_workers=state.live_workers(),
             gates=gates,
             phase=state.rollout.phase,
+            drift=drift,
         )
         self._add(Topic.METRICS, status, id)
 

@@ -25,6 +25,8 @@ from schemas.policy import GateRole
 from schemas.rollout import Mode, Phase
 from streams import rollout
 from streams.dedupe import new_rows
+from streams.drift.say import drift_readings, watch_drift
+from streams.drift.sums import embedding_sums
 from streams.emit import Emitter
 from streams.feedback import FeedbackSamples
 from streams.outputs import Output
@@ -96,6 +98,7 @@ def _take(state: ServiceState, record: LogRecord, emit: Emitter) -> None:
 
 def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> None:
     rows = batch.rows()
+    sums = embedding_sums(batch, len(rows))
     fresh = new_rows(rows, batch.source_topic, state.source_offsets)
     state.measured += len(fresh)
     state.repeated += len(rows) - len(fresh)
@@ -105,6 +108,7 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
     samples = Samples(fresh)
     pane = _current_pane(state)
     pane.add_samples(samples, batch.segments)
+    watch_drift(state, fresh, sums, emit, whole=len(fresh) == len(rows))
     # Rows made under another revision saw another split: they are no evidence on this one.
     if state.rollout.phase in rollout.ACTIVE and batch.revision == state.rollout.revision:
         gates, counted = state.policy.gates, _counted(state)
@@ -198,7 +202,7 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
         active = state.rollout.phase in rollout.ACTIVE
         split = [state.split.report()] if state.split is not None else []
-        emit.gates(_reports(state) + split if active else [])
+        emit.gates(_reports(state) + split if active else [], drift_readings(state))
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
+from streams.drift.detector import Detector
+from streams.drift.watch import DriftWatch
 from streams.errors import RecoveryError
 from streams.panes import Pane
 from streams.split import SplitWatch
@@ -18,7 +20,7 @@ from streams.watch import Watch
 
 __all__ = ["Confirmation", "ServiceState", "Worker", "new_state", "restore", "snapshot"]
 
-FORMAT = 4
+FORMAT = 5
 """Raised when an older snapshot cannot be read any more: it is then rebuilt from the log."""
 
 
@@ -82,6 +84,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """The evidence on the present stage; None when nothing is rolled out."""
     split: SplitWatch | None = None
     """The evidence on the split of the present stage; None where nobody is split."""
+    drift: DriftWatch | None = None
+    """Whether prompts are as they were; made with the first batch."""
     resumptions: int = 0
     """How often evidence began anew within the rollout: each time spends its own alpha."""
     failed_gates: list[str] = []
@@ -107,10 +111,14 @@ def new_state(service: str) -> ServiceState:
 def _enc(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return (value.dtype.str, value.shape, value.tobytes())
+    if isinstance(value, Detector):
+        return value.numbers()
     raise NotImplementedError(f"{type(value)} in a snapshot")
 
 
-def _dec(_: type, value: Any) -> Any:
+def _dec(kind: type, value: Any) -> Any:
+    if isinstance(kind, type) and issubclass(kind, Detector):
+        return kind.of(value)
     dtype, shape, data = value
     return np.frombuffer(data, dtype=dtype).reshape(shape).copy()
 

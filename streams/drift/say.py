@@ -1,0 +1,108 @@
+"""Drift in the fold: takes each batch, and says on the control topic what begins and ends."""
+
+from __future__ import annotations
+
+from schemas.control import DriftCleared, DriftDetected
+from schemas.drift import DriftDetector, DriftReading, DriftRules
+from schemas.log import Rows
+from streams.drift.episode import Finding
+from streams.drift.sums import ArmSums
+from streams.drift.watch import new_drift_watch
+from streams.emit import Emitter
+from streams.state import ServiceState
+
+__all__ = ["drift_readings", "watch_drift", "watch_drift_anew"]
+
+
+def watch_drift(
+    state: ServiceState,
+    rows: Rows,
+    sums: tuple[ArmSums | None, ArmSums | None],
+    emit: Emitter,
+    *,
+    whole: bool,
+) -> None:
+    """Take a batch, whatever the rollout does: prompts drift between rollouts too.
+
+    Args:
+        state: of the service, in place.
+        rows: of the batch that were not counted before.
+        sums: of all of its rows.
+        emit: what is said.
+        whole: whether those are all of its rows.
+    """
+    rules = state.policy.drift
+    if not rules.enabled:
+        return
+    if state.drift is None:
+        state.drift = new_drift_watch(rules)
+    found = state.drift.take(rows, sums, state.last_offset, rules, whole=whole)
+    for finding in found:
+        _say(state, finding, emit)
+
+
+def watch_drift_anew(state: ServiceState, rules: DriftRules, emit: Emitter) -> None:
+    """Begin anew if a policy that comes into force watches otherwise, for example by a reference.
+
+    What was open is closed: nobody could say any more when it ends.
+
+    Args:
+        state: of the service, still under its former policy.
+        rules: of the policy that comes.
+        emit: what is said.
+    """
+    if state.drift is None or rules == state.policy.drift:
+        return
+    for finding in state.drift.close():
+        _say(state, finding, emit)
+    state.drift = None
+
+
+def drift_readings(state: ServiceState) -> list[DriftReading]:
+    """How every detector stands."""
+    return state.drift.readings() if state.drift is not None else []
+
+
+def _say(state: ServiceState, finding: Finding, emit: Emitter) -> None:
+    emit.control(
+        DriftDetected if finding.begins else DriftCleared,
+        reason=_reason(finding, state.policy.drift),
+        feature=finding.feature,
+        detector=finding.detector,
+        arm=state.policy.drift.arm,
+        statistic=finding.statistic,
+        threshold=finding.threshold,
+        direction=finding.direction,
+        first_offset=finding.first_offset,
+        last_offset=state.last_offset,
+        reference=finding.reference,
+    )
+
+
+def _reason(finding: Finding, rules: DriftRules) -> str:
+    what, limit = f"{finding.statistic:.4g}", f"{finding.threshold:.4g}"
+    against = "the reference" if finding.reference else "the first rows"
+    if finding.watched_anew:
+        return (
+            f"{finding.feature} is watched anew, against another reference or model: what it "
+            f"drifted from does not count any more"
+        )
+    if finding.begins:
+        moved = f"{finding.feature} has moved {finding.direction}"
+        match finding.detector:
+            case DriftDetector.ADWIN:
+                return (
+                    f"{moved}: its mean since the last change is {what} standard deviations from "
+                    f"{against} (adwin), tolerated are {limit}"
+                )
+            case DriftDetector.HDDM_W:
+                return f"{moved}: the rate is {what} above its lowest (hddm_w), bound {limit}"
+            case _:
+                return (
+                    f"{moved} from {against}: {finding.detector} is at {what}, above its "
+                    f"threshold of {limit}"
+                )
+    return (
+        f"{finding.feature} is as in {against} again: {what} over the last {rules.clear_rows} "
+        f"rows, quiet up to {limit}"
+    )
