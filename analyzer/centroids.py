@@ -12,9 +12,10 @@ Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 CENTROIDS = 16
-"""At most. A single one is far from most of what a service with several topics is asked: of 90 pairs
-of real topics the second then lies 0.6 standard deviations beyond the first at the least, with 16
-2.3. With 64 it is 3.1, but prompts that were not clustered lie 0.4 beyond those that were."""
+"""At most. A single one is far from most of what a service with several topics is asked: of 90
+pairs of real topics the second then lies 0.6 standard deviations beyond the first at the least,
+with 16 2.3. With 64 it is 3.1, but prompts that were not clustered lie 0.4 beyond those that
+were."""
 _ROWS_A_CENTROID = 25
 """Fewer rows have fewer centroids: those of a handful of rows are these rows."""
 _FOLDS = 5
@@ -35,7 +36,8 @@ def centroids_of(vectors: Vectors, seed: int) -> Vectors:
 
 def distances_to(centroids: Vectors, vectors: Vectors) -> Floats:
     """Cosine distance of each vector to the nearest centroid, shape (rows,)."""
-    return 1.0 - (vectors @ centroids.T).max(axis=1).astype(np.float64)
+    nearest: Floats = (vectors @ centroids.T).max(axis=1).astype(np.float64)
+    return 1.0 - nearest
 
 
 def distances_apart(vectors: Vectors, seed: int) -> Floats:

@@ -8,7 +8,14 @@ import numpy.typing as npt
 from analyzer.encoder import Encoder
 from schemas.drift import FourierSum
 
-__all__ = ["DEFAULT_BANDWIDTH", "DEFAULT_SEED", "FEATURES", "FourierMap", "fourier_sum", "model_identity"]
+__all__ = [
+    "DEFAULT_BANDWIDTH",
+    "DEFAULT_SEED",
+    "FEATURES",
+    "FourierMap",
+    "fourier_sum",
+    "model_identity",
+]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -31,7 +38,8 @@ class FourierMap:
 
     Source: see :class:`schemas.drift.FourierReference`.
 
-    >>> features = FourierMap(2, count=1024).features(np.array([[0.6, 0.8], [0.8, 0.6]], np.float32))
+    >>> vectors = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32)
+    >>> features = FourierMap(2, count=1024).features(vectors)
     >>> kernel = np.exp(-0.08 / 2)  # their squared distance is 0.08
     >>> bool(abs(features[0] @ features[1] - kernel) < 0.01)
     True
@@ -47,7 +55,7 @@ class FourierMap:
     ) -> None:
         # The old generator: NumPy promises its numbers for all versions to come, those of the new
         # one for none. Maps of two workers must be the same.
-        drawn = np.random.RandomState(seed).standard_normal((dimension, count // 2))  # noqa: NPY002
+        drawn = np.random.RandomState(seed).standard_normal((dimension, count // 2))
         self._frequencies = np.ascontiguousarray(drawn / bandwidth, np.float32)
         self._scale = np.float32(np.sqrt(2.0 / count))
         self.seed, self.count, self.bandwidth = seed, count, bandwidth

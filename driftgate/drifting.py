@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from rich.progress import track
@@ -43,7 +42,14 @@ class Measured(NamedTuple):
 
     def where(self, rows: npt.NDArray[np.intp]) -> Measured:
         """Some of the rows, in this order."""
-        return Measured(*(column[rows] for column in self))
+        return Measured(
+            self.vectors[rows],
+            self.relevance[rows],
+            self.coherence[rows],
+            self.rules_score[rows],
+            self.score[rows],
+            self.chars[rows],
+        )
 
 
 def measure(
@@ -85,7 +91,9 @@ def measure(
     )
 
 
-def make_reference(measured: Measured, encoder: Encoder, *, source: str, seed: int) -> ReferenceFile:
+def make_reference(
+    measured: Measured, encoder: Encoder, *, source: str, seed: int
+) -> ReferenceFile:
     """A reference of prompts.
 
     Args:

@@ -18,4 +18,4 @@ class PolicyError(SchemaError):
 
 
 class DriftReferenceError(SchemaError):
-    """A drift reference that cannot be used; the message names the file, the reason and the cure."""
+    """A drift reference that cannot be used; the message names the file, the reason, the cure."""

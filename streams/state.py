@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
 from typing import Any
 
@@ -117,7 +118,8 @@ def _enc(value: Any) -> Any:
 
 
 def _dec(kind: type, value: Any) -> Any:
-    if isinstance(kind, type) and issubclass(kind, Detector):
+    # An array type with its element type is no class.
+    if inspect.isclass(kind) and issubclass(kind, Detector):
         return kind.of(value)
     dtype, shape, data = value
     return np.frombuffer(data, dtype=dtype).reshape(shape).copy()

@@ -61,7 +61,7 @@ class Adwin(Detector):
     def update(self, value: float) -> bool:
         """See :class:`Detector`; but this one goes on, with what it has kept of its window."""
         # Not through River's own class, which forgets the window after a change.
-        changed: bool = self._river._helper.update(value)  # noqa: SLF001
+        changed: bool = self._river._helper.update(value)
         return changed
 
     @property
@@ -77,7 +77,7 @@ class Adwin(Detector):
 
     def numbers(self) -> list[Any]:
         """See :class:`Detector`."""
-        data: bytes = self._river._helper.__getstate__()  # noqa: SLF001
+        data: bytes = self._river._helper.__getstate__()
         delta, _, _, _, _, *sums_and_counts = _FIXED.unpack_from(data)
         at = _FIXED.size
         (buckets,) = _COUNT.unpack_from(data, at)
@@ -117,5 +117,5 @@ class Adwin(Detector):
         parts.append(_ARGUMENTS.pack(delta, CLOCK, _MAX_BUCKETS, _MIN_WINDOW, _GRACE))
         if not buckets:
             raise ValueError("an ADWIN without buckets")
-        made._river._helper.__setstate__(b"".join(parts))  # noqa: SLF001
+        made._river._helper.__setstate__(b"".join(parts))
         return made

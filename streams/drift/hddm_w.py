@@ -59,35 +59,34 @@ class HddmW(Detector):
     @property
     def base(self) -> float:
         """The rate at its lowest."""
-        lowest = self._river._s1_incr  # noqa: SLF001
+        lowest = self._river._s1_incr
         return float(lowest.ewma) if lowest.is_init else 0.0
 
     @property
     def statistic(self) -> float:
         """How far the rate is above its lowest."""
-        since = self._river._s2_incr  # noqa: SLF001
+        since = self._river._s2_incr
         return float(since.ewma) - self.base if since.is_init else 0.0
 
     @property
     def threshold(self) -> float:
         """What the statistic is held against: it falls with the numbers since the lowest."""
         it = self._river
-        sums = it._s1_incr.ibc + it._s2_incr.ibc  # noqa: SLF001
+        sums = it._s1_incr.ibc + it._s2_incr.ibc
         return math.sqrt(sums * math.log(1.0 / it.drift_confidence) / 2.0)
 
     @property
     def at_rest(self) -> bool:
         """Whether the rate is at its lowest now."""
-        return not self._river._s2_incr.is_init  # noqa: SLF001
+        return not self._river._s2_incr.is_init
 
     def numbers(self) -> list[Any]:
         """See :class:`Detector`."""
         it = self._river
         samples = [
-            [each.ewma, each.is_init, each.ibc]
-            for each in (it._total, it._s1_incr, it._s2_incr)  # noqa: SLF001
+            [each.ewma, each.is_init, each.ibc] for each in (it._total, it._s1_incr, it._s2_incr)
         ]
-        cutpoint = it._incr_cutpoint  # noqa: SLF001
+        cutpoint = it._incr_cutpoint
         return [RIVER_VERSION, self._confidence, self._bits, cutpoint, samples]
 
     @classmethod

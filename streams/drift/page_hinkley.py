@@ -67,7 +67,7 @@ class PageHinkley(Detector):
     @property
     def up(self) -> float:
         """How far numbers have been above the tolerance since they last were not."""
-        rise: float = self._river._sum_increase - self._river._min_increase  # noqa: SLF001
+        rise: float = self._river._sum_increase - self._river._min_increase
         return max(rise, 0.0)
 
     @property
@@ -75,7 +75,7 @@ class PageHinkley(Detector):
         """The same below the tolerance; 0 where only shifts up are drift."""
         if self._river.mode == "up":
             return 0.0
-        fall: float = self._river._max_decrease - self._river._sum_decrease  # noqa: SLF001
+        fall: float = self._river._max_decrease - self._river._sum_decrease
         return max(fall, 0.0)
 
     @property
@@ -91,10 +91,10 @@ class PageHinkley(Detector):
             it.delta,
             it.threshold,
             it.mode,
-            it._sum_increase,  # noqa: SLF001
-            it._min_increase,  # noqa: SLF001
-            it._sum_decrease,  # noqa: SLF001
-            it._max_decrease,  # noqa: SLF001
+            it._sum_increase,
+            it._min_increase,
+            it._sum_decrease,
+            it._max_decrease,
             it.drift_detected,
         ]
 

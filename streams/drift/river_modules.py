@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from streams.errors import StreamsError
 
 __all__ = ["ADWIN", "HDDMW", "RIVER_VERSION", "EWMean", "RiverPageHinkley", "SampleInfo"]
 
-RIVER_VERSION: str = river.__version__
+RIVER_VERSION: str = version("river")
 """What a detector's state was taken apart by."""
 
 

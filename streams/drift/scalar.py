@@ -44,6 +44,7 @@ and length are logarithms, so theirs are shares."""
 CLIP = 10.0
 """Standard deviations of a block. One row, however odd, is then never drift by itself: thresholds
 are above. A block that is all new counts fully."""
+_DETECTORS = (DriftDetector.PAGE_HINKLEY, DriftDetector.ADWIN)
 _ERRORS = 1.5
 """Standard errors by which learned means may be off without more false alarms than promised."""
 
@@ -98,24 +99,27 @@ class ScalarWatch(msgspec.Struct, kw_only=True, tag="scalar"):
 
     def readings(self) -> list[DriftReading]:
         """How its two detectors stand."""
-        state = {"feature": self.feature, "drifting": self.episode is not None,
-                 "learned": self.reference is None}  # fmt: skip
-        ph, adwin = DriftDetector.PAGE_HINKLEY, DriftDetector.ADWIN
         if self.episode is not None:
-            now, quiet = self.episode.mean, self.tolerance / 2.0
-            statistic = now if self.episode.blocks else None
-            return [
-                DriftReading(detector=d, statistic=statistic, threshold=quiet, **state)
-                for d in (ph, adwin)
-            ]
-        rise = self.page_hinkley.statistic if self.page_hinkley else None
-        shift = None
-        if self.adwin is not None and self.adwin.width:
-            shift = self._in_rows(self.adwin.mean)
-            shift = shift if SIGNS[self.feature] else abs(shift)
+            now, quiet = self.episode.mean if self.episode.blocks else None, self.tolerance / 2.0
+            stand = ((now, quiet), (now, quiet))
+        else:
+            rise, shift = None, None
+            if self.page_hinkley is not None:
+                rise = self.page_hinkley.statistic
+            if self.adwin is not None and self.adwin.width:
+                shift = self._in_rows(self.adwin.mean)
+                shift = shift if SIGNS[self.feature] else abs(shift)
+            stand = ((rise, self.threshold), (shift, self.tolerance))
         return [
-            DriftReading(detector=ph, statistic=rise, threshold=self.threshold, **state),
-            DriftReading(detector=adwin, statistic=shift, threshold=self.tolerance, **state),
+            DriftReading(
+                feature=self.feature,
+                detector=detector,
+                statistic=statistic,
+                threshold=threshold,
+                drifting=self.episode is not None,
+                learned=self.reference is None,
+            )
+            for detector, (statistic, threshold) in zip(_DETECTORS, stand, strict=True)
         ]
 
     def _learn(self, learning: Learning, mean: float, rows: int, rules: DriftRules) -> None:
@@ -132,9 +136,10 @@ class ScalarWatch(msgspec.Struct, kw_only=True, tag="scalar"):
             (self.tolerance - _ERRORS * error) * math.sqrt(self.size),
         )
         self.learning = None
-        self._begin_anew()
+        self.begin_anew()
 
-    def _begin_anew(self) -> None:
+    def begin_anew(self) -> None:
+        """Take fresh detectors."""
         self.page_hinkley = PageHinkley(
             tolerance=self.tolerance * math.sqrt(self.size),
             threshold=self.threshold,
@@ -188,7 +193,7 @@ class ScalarWatch(msgspec.Struct, kw_only=True, tag="scalar"):
         if not episode.is_over(quiet, rules.clear_rows):
             return None
         self.episode = None
-        self._begin_anew()
+        self.begin_anew()
         return self._finding(episode, episode.mean, quiet, begins=False)
 
     def _finding(
@@ -233,5 +238,5 @@ def new_scalar_watch(
         tolerance=known.tolerance,
         threshold=max(known.page_hinkley.at(share), CLIP + 1.0),
     )
-    watch._begin_anew()  # noqa: SLF001 - its own constructor, in all but name
+    watch.begin_anew()
     return watch

@@ -67,8 +67,8 @@ class DriftWatch(msgspec.Struct, kw_only=True):
         watched = (rules.arm is not DriftArm.CANDIDATE, rules.arm is not DriftArm.CONTROL)
         seen = [one for one, is_watched in zip(sums, watched, strict=True) if is_watched]
         ours = [one for one in seen if one is not None and self.map.takes(one)]
-        placed = tuple(one is not None and any(one is each for each in ours) for one in sums)
-        taken = DriftRows(rows, rules.arm, placed)
+        control, candidate = (any(one is each for each in ours) for one in sums)
+        taken = DriftRows(rows, rules.arm, (control, candidate))
         found: list[Finding] = []
         if self.semantic.watches and taken.semantic:
             values = taken.semantic_values([watch.feature for watch in self.semantic.watches])
@@ -208,9 +208,7 @@ def new_drift_watch(rules: DriftRules) -> DriftWatch:
     share = rules.average_run_length * max(detectors, 1)
     semantic = [feature for feature in SEMANTIC_FEATURES if feature in features]
     others = [
-        feature
-        for feature in (DriftFeature.PROMPT_LENGTH, _LATENCY, *_BITS)
-        if feature in features
+        feature for feature in (DriftFeature.PROMPT_LENGTH, _LATENCY, *_BITS) if feature in features
     ]
     embeddings = None
     if DriftFeature.EMBEDDINGS in features:
