@@ -58,7 +58,7 @@ class FourierMap:
         drawn = np.random.RandomState(seed).standard_normal((dimension, count // 2))
         self._frequencies = np.ascontiguousarray(drawn / bandwidth, np.float32)
         self._scale = np.float32(np.sqrt(2.0 / count))
-        self.seed, self.count, self.bandwidth = seed, count, bandwidth
+        self.dimension, self.seed, self.count, self.bandwidth = dimension, seed, count, bandwidth
 
     def features(self, vectors: Vectors) -> Vectors:
         """Shape (vectors, count): cosines, then sines; each row of norm 1.

@@ -51,6 +51,7 @@ from schemas.policy import default_policy
 from schemas.prompts import PromptSubmitted
 from schemas.rollout import NO_BUCKET
 from streams.drift.adwin import CLOCK, Adwin
+from streams.drift.bits import BIT_ROWS
 from streams.drift.blocks import BLOCK_ROWS
 from streams.drift.detector import Detector
 from streams.drift.hddm_w import HddmW
@@ -59,6 +60,7 @@ from streams.drift.rff_mmd import new_rff_mmd
 from streams.drift.scalar import CLIP, SIGNS
 from streams.drift.sums import ArmSums
 from streams.drift.watch import new_drift_watch
+from streams.samples import Samples
 
 __all__ = ["main"]
 
@@ -216,13 +218,13 @@ def _ours(stream: _Stream, file: ReferenceFile, run_length: float) -> tuple[list
     ]
     said = []
     began = time.process_time()
-    for number, (rows, sums) in enumerate(records):
-        found = watch.take(rows, (None, sums), number, rules, whole=True)
+    for number, (samples, sums) in enumerate(records):
+        found = watch.take(samples, (None, sums), number, rules, whole=True)
         said += [(number + 1) * _RECORD_ROWS for finding in found if finding.begins]
     return said, (time.process_time() - began) / len(stream) * 1e6
 
 
-def _record(stream: _Stream, start: int, reference: str) -> tuple[Rows, ArmSums]:
+def _record(stream: _Stream, start: int, reference: str) -> tuple[Samples, ArmSums]:
     part = slice(start, start + _RECORD_ROWS)
     measured = Measured(*(column[part] for column in stream.measured))
     count = len(measured.chars)
@@ -250,7 +252,7 @@ def _record(stream: _Stream, start: int, reference: str) -> tuple[Rows, ArmSums]
         }
     )
     sums = stream.features[part].sum(axis=0)
-    return rows, ArmSums(reference, count, sums)
+    return Samples(rows), ArmSums(reference, count, sums)
 
 
 _Look = Callable[[_Stream], list[int]]
@@ -313,8 +315,9 @@ def _column(stream: _Stream, feature: DriftFeature) -> Floats:
 
 def _hddm_w(run_length: float) -> _Look:
     def look(stream: _Stream) -> list[int]:
-        rates = _blocks(stream.fallback.astype(np.float64)).tolist()
-        return _alarms(lambda: HddmW(confidence=BLOCK_ROWS / run_length, bits=BLOCK_ROWS), rates)
+        rates = _blocks(stream.fallback.astype(np.float64), BIT_ROWS).tolist()
+        confidence = BIT_ROWS / run_length
+        return _alarms(lambda: HddmW(confidence=confidence, bits=BIT_ROWS), rates, rows=BIT_ROWS)
 
     return look
 
@@ -343,15 +346,16 @@ def _rff_mmd(file: ReferenceFile, run_length: float) -> _Look:
     return look
 
 
-def _blocks(values: Floats) -> Floats:
-    whole = len(values) // BLOCK_ROWS * BLOCK_ROWS
-    return values[:whole].reshape(-1, BLOCK_ROWS).mean(axis=1)
+def _blocks(values: Floats, size: int = BLOCK_ROWS) -> Floats:
+    whole = len(values) // size * size
+    return values[:whole].reshape(-1, size).mean(axis=1)
 
 
 def _alarms(
     new: Callable[[], Detector],
     numbers: Sequence[float],
     is_drift: Callable[[Detector], bool] = lambda _: True,
+    rows: int = BLOCK_ROWS,
 ) -> list[int]:
     """Rows after which a detector says drift; after each it rests, and begins anew."""
     detector, said, rests = new(), [], 0
@@ -359,8 +363,8 @@ def _alarms(
         if place <= rests:
             continue
         if detector.update(number) and is_drift(detector):
-            said.append(place * BLOCK_ROWS)
-            detector, rests = new(), place + _CLEAR_ROWS // BLOCK_ROWS
+            said.append(place * rows)
+            detector, rests = new(), place + _CLEAR_ROWS // rows
     return said
 
 

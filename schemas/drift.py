@@ -40,7 +40,7 @@ class DriftFeature(StrEnum):
     PROMPT_LENGTH = "prompt_length"
     """ln(1 + characters)."""
     LATENCY = "latency"
-    """ln(processing seconds) of rows with a semantic half."""
+    """ln(mean processing seconds) of the rows of a batch with a semantic half."""
     ERROR = "error"
     """A system error."""
     FALLBACK = "fallback"

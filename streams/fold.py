@@ -108,7 +108,7 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
     samples = Samples(fresh)
     pane = _current_pane(state)
     pane.add_samples(samples, batch.segments)
-    watch_drift(state, fresh, sums, emit, whole=len(fresh) == len(rows))
+    watch_drift(state, samples, sums, emit, whole=len(fresh) == len(rows))
     # Rows made under another revision saw another split: they are no evidence on this one.
     if state.rollout.phase in rollout.ACTIVE and batch.revision == state.rollout.revision:
         gates, counted = state.policy.gates, _counted(state)

@@ -1,8 +1,6 @@
-"""Watches a bit of each row: HDDM-W on the rates of its blocks."""
+"""Watches a bit of each row: HDDM-W on rates."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import msgspec
 
@@ -10,18 +8,23 @@ from schemas.drift import DriftDetector, DriftDirection, DriftFeature, DriftRead
 from streams.drift.episode import Episode, Finding
 from streams.drift.hddm_w import HddmW
 
-__all__ = ["BitWatch", "new_bit_watch"]
+__all__ = ["BIT_ROWS", "BitWatch", "new_bit_watch"]
+
+BIT_ROWS = 64
+"""Rows that a number of HDDM-W stands for, at 6 us a number: fewer cost more, more of them hide
+how a rate begins to rise."""
 
 
 class BitWatch(msgspec.Struct, kw_only=True, tag="bit"):
     """Of one feature; changed in place. It needs no reference: the lowest rate so far is its."""
 
     feature: DriftFeature
-    size: int
-    """Rows of a block."""
     share: float
     """Rows between two false alarms."""
     hddm_w: HddmW
+    rows: int = 0
+    hits: int = 0
+    """That no number was made of yet."""
     rested: int = 0
     """Where in the log the rate was at its lowest."""
     base: float = 0.0
@@ -31,24 +34,28 @@ class BitWatch(msgspec.Struct, kw_only=True, tag="bit"):
     reference: str | None = None
     """No reference has it."""
 
-    def take(
-        self, means: Sequence[float], rows: int, offset: int, rules: DriftRules
-    ) -> list[Finding]:
-        """Take blocks.
+    def take(self, rows: int, hits: int, offset: int, rules: DriftRules) -> list[Finding]:
+        """Take a record.
 
         Args:
-            means: rates of the blocks; one that is not finite is left out.
-            rows: that each stands for.
+            rows: that could have the bit.
+            hits: that have it.
             offset: of the record in the log.
             rules: in force.
         """
-        found = []
-        for mean in means:
-            if mean - mean != 0.0:
-                continue
-            finding = (
-                self._watch(mean, offset) if self.episode is None else self._wait(mean, rows, rules)
-            )
+        self.rows += rows
+        self.hits += hits
+        numbers = self.rows // BIT_ROWS
+        found: list[Finding] = []
+        if not numbers:
+            return found
+        rate, rows = self.hits / self.rows, self.rows // numbers
+        self.rows = self.hits = 0
+        for _ in range(numbers):
+            if self.episode is None:
+                finding = self._watch(rate, offset)
+            else:
+                finding = self._wait(self.episode, rate, rows, rules)
             if finding is not None:
                 found.append(finding)
         return found
@@ -85,14 +92,12 @@ class BitWatch(msgspec.Struct, kw_only=True, tag="bit"):
         )
         return self._finding(self.episode, statistic, threshold, begins=True)
 
-    def _wait(self, rate: float, rows: int, rules: DriftRules) -> Finding | None:
-        episode = self.episode
-        assert episode is not None  # asked by the caller
+    def _wait(self, episode: Episode, rate: float, rows: int, rules: DriftRules) -> Finding | None:
         episode.take(rate - self.base, rows)
         if not episode.is_over(self.quiet, rules.clear_rows):
             return None
         self.episode = None
-        self.hddm_w = _detector(self.share, self.size)
+        self.hddm_w = _detector(self.share)
         return self._finding(episode, episode.mean, self.quiet, begins=False)
 
     def _finding(
@@ -110,16 +115,15 @@ class BitWatch(msgspec.Struct, kw_only=True, tag="bit"):
         )
 
 
-def _detector(share: float, size: int) -> HddmW:
-    return HddmW(confidence=min(size / share, 0.5), bits=size)
+def _detector(share: float) -> HddmW:
+    return HddmW(confidence=min(BIT_ROWS / share, 0.5), bits=BIT_ROWS)
 
 
-def new_bit_watch(feature: DriftFeature, *, size: int, share: float) -> BitWatch:
+def new_bit_watch(feature: DriftFeature, *, share: float) -> BitWatch:
     """A watch that has seen nothing.
 
     Args:
         feature: a bit of each row.
-        size: rows of a block.
         share: rows between two false alarms.
     """
-    return BitWatch(feature=feature, size=size, share=share, hddm_w=_detector(share, size))
+    return BitWatch(feature=feature, share=share, hddm_w=_detector(share))

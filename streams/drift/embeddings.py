@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from schemas.drift import (
 )
 from streams.drift.episode import Episode, Finding
 from streams.drift.rff_mmd import RffMmd, new_rff_mmd
+from streams.drift.sums import ArmSums
 
 __all__ = ["LEARNED_THRESHOLD", "EmbeddingWatch", "new_embedding_watch"]
 
@@ -102,15 +104,21 @@ class EmbeddingWatch(msgspec.Struct, kw_only=True):
     statistic: float | None = None
     episode: Episode | None = None
 
-    def take(self, sums: Floats, rows: int, offset: int, rules: DriftRules) -> Finding | None:
+    def take(self, arms: Sequence[ArmSums], offset: int, rules: DriftRules) -> list[Finding]:
         """Take the sums of a record.
 
         Args:
-            sums: of the Fourier features.
-            rows: that they are over.
+            arms: at least one, all with the same map.
             offset: of the record in the log.
             rules: in force.
         """
+        sums = arms[0].values.astype(np.float64)
+        for other in arms[1:]:
+            sums += other.values
+        finding = self._take(sums, sum(one.rows for one in arms), offset, rules)
+        return [finding] if finding is not None else []
+
+    def _take(self, sums: Floats, rows: int, offset: int, rules: DriftRules) -> Finding | None:
         if self.known is None:
             self._learn(sums, rows, rules)
             return None

@@ -13,10 +13,23 @@ __all__ = ["HddmW"]
 
 WEIGHT = 0.02
 """Of the newest number. The larger, the sooner a leap is seen; the smaller, the smaller a rise that
-can be: with blocks of 32 bits and one false alarm in 3 million, a rise of 6.8 points."""
+can be: of means of 64 bits, with one false alarm in 3 million, by 4.7 points."""
 
 
 class _Rises(HDDMW):  # type: ignore[misc]  # River's classes are Any here
+    _incr_cutpoint: float
+
+    def _update_incr_stats(self, x: float, confidence: float) -> None:
+        """The same as River's, whose deep copy takes ten times as long as all the rest."""
+        total = self._total
+        upper = total.ewma + self._mcdiarmid_bound(total.ibc, confidence)
+        if upper < self._incr_cutpoint:
+            self._incr_cutpoint = upper
+            self._s1_incr = _sample(total.ewma, total.is_init, total.ibc)
+            self._s2_incr = SampleInfo(self.lambda_val)
+        else:
+            self._s2_incr.update(x)
+
     def _update_decr_stats(self, x: float, confidence: float) -> None:
         """Leave out what is only asked for where falls are watched too."""
 

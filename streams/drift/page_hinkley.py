@@ -57,26 +57,25 @@ class PageHinkley(Detector):
         self._river = _AgainstReference(
             min_instances=1, delta=tolerance, threshold=threshold, alpha=1.0, mode=mode
         )
+        self._both = mode == "both"
+        self.up = 0.0
+        """How far numbers have been above the tolerance since they last were not."""
+        self.down = 0.0
+        """The same below the tolerance; 0 where only shifts up are drift."""
 
     def update(self, value: float) -> bool:
         """See :class:`Detector`."""
-        self._river.update(value)
-        drifted: bool = self._river.drift_detected
+        it = self._river
+        it.update(value)
+        self._stand()
+        drifted: bool = it.drift_detected
         return drifted
 
-    @property
-    def up(self) -> float:
-        """How far numbers have been above the tolerance since they last were not."""
-        rise: float = self._river._sum_increase - self._river._min_increase
-        return max(rise, 0.0)
-
-    @property
-    def down(self) -> float:
-        """The same below the tolerance; 0 where only shifts up are drift."""
-        if self._river.mode == "up":
-            return 0.0
-        fall: float = self._river._max_decrease - self._river._sum_decrease
-        return max(fall, 0.0)
+    def _stand(self) -> None:
+        it = self._river
+        self.up = it._sum_increase - it._min_increase
+        if self._both:
+            self.down = it._max_decrease - it._sum_decrease
 
     @property
     def statistic(self) -> float:
@@ -107,6 +106,8 @@ class PageHinkley(Detector):
         it = made._river
         it._sum_increase, it._min_increase, it._sum_decrease, it._max_decrease = sums
         it._drift_detected = drifted
+        if math.isfinite(it._min_increase):
+            made._stand()
         return made
 
 

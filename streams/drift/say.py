@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from schemas.control import DriftCleared, DriftDetected
 from schemas.drift import DriftDetector, DriftReading, DriftRules
-from schemas.log import Rows
 from streams.drift.episode import Finding
 from streams.drift.sums import ArmSums
 from streams.drift.watch import new_drift_watch
 from streams.emit import Emitter
+from streams.samples import Samples
 from streams.state import ServiceState
 
 __all__ = ["drift_readings", "watch_drift", "watch_drift_anew"]
@@ -16,7 +16,7 @@ __all__ = ["drift_readings", "watch_drift", "watch_drift_anew"]
 
 def watch_drift(
     state: ServiceState,
-    rows: Rows,
+    samples: Samples,
     sums: tuple[ArmSums | None, ArmSums | None],
     emit: Emitter,
     *,
@@ -26,7 +26,7 @@ def watch_drift(
 
     Args:
         state: of the service, in place.
-        rows: of the batch that were not counted before.
+        samples: the rows of the batch that were not counted before.
         sums: of all of its rows.
         emit: what is said.
         whole: whether those are all of its rows.
@@ -36,7 +36,7 @@ def watch_drift(
         return
     if state.drift is None:
         state.drift = new_drift_watch(rules)
-    found = state.drift.take(rows, sums, state.last_offset, rules, whole=whole)
+    found = state.drift.take(samples, sums, state.last_offset, rules, whole=whole)
     for finding in found:
         _say(state, finding, emit)
 

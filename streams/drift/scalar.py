@@ -155,7 +155,6 @@ class ScalarWatch(msgspec.Struct, kw_only=True, tag="scalar"):
         ph, adwin = self.page_hinkley, self.adwin
         assert ph is not None  # made when the reference is known
         assert adwin is not None  # with it
-        up, down = ph.up, ph.down
         drifted, changed = ph.update(z), adwin.update(z)
         if drifted:
             side = 1 if ph.up >= ph.down else -1
@@ -166,10 +165,9 @@ class ScalarWatch(msgspec.Struct, kw_only=True, tag="scalar"):
             side = 1 if SIGNS[self.feature] or shift > 0.0 else -1
             if side * shift > self.tolerance:
                 return self._begin(DriftDetector.ADWIN, side, side * shift, self.tolerance)
-        # What was at rest before this record may begin with it.
-        if up == 0.0:
+        if ph.up == 0.0:
             self.rested[0] = offset
-        if down == 0.0:
+        if ph.down == 0.0:
             self.rested[1] = offset
         return None
 

@@ -70,7 +70,7 @@ class MeasureMap(msgspec.Struct, kw_only=True):
             self.id, self.count = sums.reference, len(sums.values)
         return sums.reference == self.id and len(sums.values) == self.count
 
-    def count_rows(self, ours: int, foreign: int) -> None:
-        """Take note of how many rows were taken and left out."""
+    def count_rows(self, ours: bool, foreign: int) -> None:
+        """Take note of how many rows of a batch were left out, and whether some were not."""
         self.foreign_rows += foreign
         self.foreign_since_ours = 0 if ours else self.foreign_since_ours + foreign

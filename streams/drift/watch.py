@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from schemas.drift import DriftArm, DriftFeature, DriftReading, DriftReference, DriftRules
-from schemas.log import Rows
+from schemas.policy import Metric
 from streams.drift.bits import BitWatch, new_bit_watch
-from streams.drift.blocks import BLOCK_ROWS, LATENCY_BLOCK, Blocks, new_blocks
+from streams.drift.blocks import BLOCK_ROWS, LATENCY_BLOCK, Blocks, RecordBlock, new_blocks
 from streams.drift.embeddings import EmbeddingWatch, new_embedding_watch
 from streams.drift.episode import Episode, Finding
 from streams.drift.features import SEMANTIC_FEATURES, DriftRows
 from streams.drift.scalar import ScalarWatch, new_scalar_watch
 from streams.drift.sums import ArmSums, MeasureMap
+from streams.metrics import CANDIDATE, CONTROL
+from streams.samples import Samples
 
 __all__ = ["DriftWatch", "new_drift_watch"]
 
-_BITS = (DriftFeature.ERROR, DriftFeature.FALLBACK)
+Floats = npt.NDArray[np.float64]
+
+_BITS = {
+    DriftFeature.ERROR: Metric.SYSTEM_ERROR,
+    DriftFeature.FALLBACK: Metric.SEMANTIC_ERROR,
+}
+_SIDES = {
+    DriftArm.ALL: (CONTROL, CANDIDATE),
+    DriftArm.CONTROL: (CONTROL,),
+    DriftArm.CANDIDATE: (CANDIDATE,),
+}
 _LATENCY = DriftFeature.LATENCY
 _DISTANCE = DriftFeature.CENTROID_DISTANCE
 
@@ -25,8 +40,20 @@ _DISTANCE = DriftFeature.CENTROID_DISTANCE
 class _Channel(msgspec.Struct, kw_only=True):
     """Features that the same rows have."""
 
+    features: list[DriftFeature]
     blocks: Blocks
-    watches: list[ScalarWatch | BitWatch]
+    watches: list[ScalarWatch]
+
+    def feed(self, values: Floats, offset: int, rules: DriftRules) -> list[Finding]:
+        """Take rows: values of shape (features, rows)."""
+        found: list[Finding] = []
+        if not values.size:
+            return found
+        means = self.blocks.take(values)
+        if means.shape[1]:
+            for watch, several in zip(self.watches, means.tolist(), strict=True):
+                found += watch.take(several, BLOCK_ROWS, offset, rules)
+        return found
 
 
 class DriftWatch(msgspec.Struct, kw_only=True):
@@ -36,16 +63,16 @@ class DriftWatch(msgspec.Struct, kw_only=True):
     """Rows between two false alarms of each detector, so that all together keep what the rules
     promise."""
     semantic: _Channel
-    others: list[_Channel]
-    """Of one feature each."""
+    lengths: _Channel
+    bits: list[BitWatch]
+    latency: ScalarWatch | None
+    records: RecordBlock
     embeddings: EmbeddingWatch | None
     map: MeasureMap
-    latency_rows: int = 0
-    """Of the records in the block of latencies that is not full."""
 
     def take(
         self,
-        rows: Rows,
+        samples: Samples,
         sums: tuple[ArmSums | None, ArmSums | None],
         offset: int,
         rules: DriftRules,
@@ -55,7 +82,7 @@ class DriftWatch(msgspec.Struct, kw_only=True):
         """Take a batch.
 
         Args:
-            rows: of it that were not counted before.
+            samples: its rows that were not counted before.
             sums: of all of its rows, by arm.
             offset: of its record in the log.
             rules: that the watch was made for.
@@ -64,81 +91,59 @@ class DriftWatch(msgspec.Struct, kw_only=True):
         Returns:
             The episodes that begin or end, in this order.
         """
-        watched = (rules.arm is not DriftArm.CANDIDATE, rules.arm is not DriftArm.CONTROL)
-        seen = [one for one, is_watched in zip(sums, watched, strict=True) if is_watched]
-        ours = [one for one in seen if one is not None and self.map.takes(one)]
-        control, candidate = (any(one is each for each in ours) for one in sums)
-        taken = DriftRows(rows, rules.arm, (control, candidate))
+        sides = _SIDES[rules.arm]
+        seen = [sums[side] if side in sides else None for side in (CONTROL, CANDIDATE)]
+        placed = (self.map.takes(seen[CONTROL]), self.map.takes(seen[CANDIDATE]))
+        taken = DriftRows(samples.rows, rules.arm)
         found: list[Finding] = []
-        if self.semantic.watches and taken.semantic:
-            values = taken.semantic_values([watch.feature for watch in self.semantic.watches])
-            found += _feed(self.semantic, values, BLOCK_ROWS, offset, rules)
-        for channel in self.others:
-            found += self._take_other(channel, taken, offset, rules)
-        if self.embeddings is not None and ours and whole:
-            summed = ours[0].values.astype(np.float64)
-            for one in ours[1:]:
-                summed += one.values
-            finding = self.embeddings.take(summed, sum(one.rows for one in ours), offset, rules)
-            if finding is not None:
-                found.append(finding)
-        counted = sum(one.rows for one in ours)
-        foreign = sum(one.rows for one in seen if one is not None) - counted
-        if foreign or self.map.foreign_since_ours:
-            self.map.count_rows(counted, foreign)
-            found += self._follow(rules)
+        if taken.semantic:
+            if self.semantic.features:
+                values = taken.semantic_values(self.semantic.features, placed)
+                found += self.semantic.feed(values, offset, rules)
+            if self.latency is not None:
+                block = self.records.take(taken.log_latency(), taken.semantic)
+                if block is not None:
+                    found += self.latency.take([block[0]], block[1], offset, rules)
+        if self.lengths.features:
+            found += self.lengths.feed(taken.lengths(), offset, rules)
+        for watch in self.bits:
+            rates = [samples.rate(_BITS[watch.feature], side) for side in sides]
+            rows, hits = sum(n for n, _ in rates), sum(h for _, h in rates)
+            found += watch.take(rows, hits, offset, rules)
+        if self.embeddings is not None:
+            ours = [one for one, is_ours in zip(seen, placed, strict=True) if one and is_ours]
+            foreign = sum(one.rows for one in seen if one) - sum(one.rows for one in ours)
+            if ours and whole:
+                found += self.embeddings.take(ours, offset, rules)
+            if foreign or self.map.foreign_since_ours:
+                self.map.count_rows(bool(ours), foreign)
+                found += self._follow(rules)
         return found
+
+    def _scalars(self) -> list[ScalarWatch | BitWatch]:
+        latency = [self.latency] if self.latency is not None else []
+        return [*self.semantic.watches, *self.lengths.watches, *latency, *self.bits]
 
     def readings(self) -> list[DriftReading]:
         """How every detector stands."""
         found: list[DriftReading] = []
-        for channel in (self.semantic, *self.others):
-            for watch in channel.watches:
-                readings = watch.readings()
-                if watch.feature is _DISTANCE and self.map.foreign_rows:
-                    readings = [
-                        msgspec.structs.replace(each, foreign_rows=self.map.foreign_rows)
-                        for each in readings
-                    ]
-                found += readings
+        for watch in self._scalars():
+            readings = watch.readings()
+            if watch.feature is _DISTANCE and self.map.foreign_rows:
+                foreign = self.map.foreign_rows
+                readings = [msgspec.structs.replace(r, foreign_rows=foreign) for r in readings]
+            found += readings
         if self.embeddings is not None:
             found += self.embeddings.readings(self.map.foreign_rows)
         return found
 
     def close(self) -> list[Finding]:
         """The end of the episodes that are open: nothing is watched any more."""
-        watches = [w for channel in (self.semantic, *self.others) for w in channel.watches]
-        ended = [_ended(w.feature, w.episode, w.reference) for w in watches if w.episode]
+        ended = [_ended(w.feature, w.episode, w.reference) for w in self._scalars() if w.episode]
         if self.embeddings is not None and self.embeddings.episode is not None:
             episode = self.embeddings.episode
             ended.append(_ended(DriftFeature.EMBEDDINGS, episode, self.embeddings.reference))
         return ended
-
-    def _take_other(
-        self, channel: _Channel, taken: DriftRows, offset: int, rules: DriftRules
-    ) -> list[Finding]:
-        match channel.watches[0].feature:
-            case DriftFeature.PROMPT_LENGTH:
-                values = taken.lengths()
-            case DriftFeature.ERROR:
-                values = taken.errors()
-            case DriftFeature.FALLBACK:
-                values = taken.fallbacks()
-            case _:
-                return self._take_latency(channel, taken, offset, rules)
-        return _feed(channel, values, BLOCK_ROWS, offset, rules) if values.size else []
-
-    def _take_latency(
-        self, channel: _Channel, taken: DriftRows, offset: int, rules: DriftRules
-    ) -> list[Finding]:
-        value = taken.log_latency()
-        if value is None:
-            return []
-        self.latency_rows += taken.semantic
-        found = _feed(channel, np.array([[value]]), self.latency_rows, offset, rules)
-        if not channel.blocks.tail.size:
-            self.latency_rows = 0
-        return found
 
     def _follow(self, rules: DriftRules) -> list[Finding]:
         """Learn anew when nobody measures any more with what was learned from."""
@@ -156,18 +161,6 @@ class DriftWatch(msgspec.Struct, kw_only=True):
                     found.append(_ended(_DISTANCE, watch.episode, None))
                 self.semantic.watches[place] = _scalar(_DISTANCE, self.share, None)
         return found
-
-
-def _feed(
-    channel: _Channel, values: np.ndarray, rows: int, offset: int, rules: DriftRules
-) -> list[Finding]:
-    means = channel.blocks.take(values)
-    if not means.shape[1]:
-        return []
-    found: list[Finding] = []
-    for watch, several in zip(channel.watches, means.tolist(), strict=True):
-        found += watch.take(several, rows, offset, rules)
-    return found
 
 
 def _ended(feature: DriftFeature, episode: Episode, reference: str | None) -> Finding:
@@ -206,28 +199,25 @@ def new_drift_watch(rules: DriftRules) -> DriftWatch:
         1 if feature in _BITS or feature is DriftFeature.EMBEDDINGS else 2 for feature in features
     )
     share = rules.average_run_length * max(detectors, 1)
-    semantic = [feature for feature in SEMANTIC_FEATURES if feature in features]
-    others = [
-        feature for feature in (DriftFeature.PROMPT_LENGTH, _LATENCY, *_BITS) if feature in features
-    ]
     embeddings = None
     if DriftFeature.EMBEDDINGS in features:
         embeddings = new_embedding_watch(share=share, reference=reference)
+
+    def channel(of_rows: Sequence[DriftFeature]) -> _Channel:
+        chosen = [feature for feature in of_rows if feature in features]
+        return _Channel(
+            features=chosen,
+            blocks=new_blocks(len(chosen), BLOCK_ROWS),
+            watches=[_scalar(feature, share, reference) for feature in chosen],
+        )
+
     return DriftWatch(
         share=share,
-        semantic=_Channel(
-            blocks=new_blocks(len(semantic), BLOCK_ROWS),
-            watches=[_scalar(feature, share, reference) for feature in semantic],
-        ),
-        others=[_other(feature, share, reference) for feature in others],
+        semantic=channel(SEMANTIC_FEATURES),
+        lengths=channel([DriftFeature.PROMPT_LENGTH]),
+        bits=[new_bit_watch(feature, share=share) for feature in _BITS if feature in features],
+        latency=_scalar(_LATENCY, share, reference) if _LATENCY in features else None,
+        records=RecordBlock(),
         embeddings=embeddings,
         map=_map_of(reference),
     )
-
-
-def _other(feature: DriftFeature, share: float, reference: DriftReference | None) -> _Channel:
-    if feature in _BITS:
-        watch: ScalarWatch | BitWatch = new_bit_watch(feature, size=BLOCK_ROWS, share=share)
-    else:
-        watch = _scalar(feature, share, reference)
-    return _Channel(blocks=new_blocks(1, watch.size), watches=[watch])
