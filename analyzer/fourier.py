@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.encoder import Encoder
 from schemas.drift import FourierSum
 
 __all__ = [
@@ -13,8 +15,8 @@ __all__ = [
     "DEFAULT_SEED",
     "FEATURES",
     "FourierMap",
+    "FourierRow",
     "fourier_sum",
-    "model_identity",
 ]
 
 Vectors = npt.NDArray[np.float32]
@@ -60,11 +62,11 @@ class FourierMap:
         self._scale = np.float32(np.sqrt(2.0 / count))
         self.dimension, self.seed, self.count, self.bandwidth = dimension, seed, count, bandwidth
 
-    def features(self, vectors: Vectors) -> Vectors:
+    def features(self, vectors: Sequence[Vectors] | Vectors) -> Vectors:
         """Shape (vectors, count): cosines, then sines; each row of norm 1.
 
         Args:
-            vectors: of shape (vectors, dimension).
+            vectors: each of shape (dimension,).
         """
         # Row by row: for one product of all rows OpenBLAS wakes its threads, see features.py.
         angles = np.empty((len(vectors), self.count // 2), np.float32)
@@ -75,6 +77,14 @@ class FourierMap:
         np.sin(angles, out=found[:, self.count // 2 :])
         found *= self._scale
         return found
+
+
+class FourierRow(NamedTuple):
+    """The Fourier features of one prompt's vector."""
+
+    reference: str
+    """Id of what they were measured with."""
+    features: Vectors
 
 
 def fourier_sum(reference: str, features: Vectors) -> FourierSum | None:
@@ -88,13 +98,3 @@ def fourier_sum(reference: str, features: Vectors) -> FourierSum | None:
         return None
     sums = np.asarray(features.sum(axis=0, dtype=np.float64), "<f4")
     return FourierSum(reference=reference, rows=len(features), sums=sums.tobytes())
-
-
-def model_identity(encoder: Encoder) -> str:
-    """Equal for encoders of one model, whatever they compute in: their vectors are so alike.
-
-    >>> from analyzer.encoder import HashingEncoder
-    >>> model_identity(HashingEncoder())
-    'hashing:384:v1'
-    """
-    return encoder.fingerprint.replace(f":{encoder.precision}", "", 1)

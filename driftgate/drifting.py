@@ -11,9 +11,10 @@ from rich.progress import track
 
 from analyzer.blend import blend
 from analyzer.centroids import centroids_of, distances_apart
+from analyzer.drift_map import model_identity
 from analyzer.encoder import Encoder
 from analyzer.features import SemanticFeatures
-from analyzer.fourier import FEATURES, FourierMap, model_identity
+from analyzer.fourier import FEATURES, FourierMap
 from analyzer.rules import rule_scores
 from driftgate.console_io import err
 from schemas.drift import DriftFeature, DriftReference, FourierReference
