@@ -14,6 +14,7 @@ from driftgate.commands import (
     control,
     demo,
     doctor,
+    drift,
     produce,
     replay,
     roles,
@@ -50,6 +51,7 @@ app.command()(validate.validate)
 app.command()(calibrate.calibrate)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(drift.app, name="drift")
 
 
 def _version(asked: bool) -> None:
