@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from schemas.cloudevents import encode_json
+from schemas.drift import DriftRules
 from schemas.log import (
     COLUMNS,
     Command,
@@ -155,7 +156,10 @@ def policy(
     max_seconds: float = 3600.0,
     **changes: Any,
 ) -> Policy:
-    """A policy that `contradictions` is content with; without gates, those of the default one."""
+    """A policy that `contradictions` is content with; without gates, those of the default one.
+
+    Drift is not watched unless asked for: stories about gates are told in numbers that drift.
+    """
     standard = default_policy()
     stages = [
         Stage(
@@ -166,7 +170,7 @@ def policy(
         )
         for percent in percents
     ]
-    changes = {"windows": Windows(), "stages": stages, "gates": list(gates) or standard.gates,
+    changes = {"windows": Windows(), "drift": DriftRules(enabled=False), "stages": stages, "gates": list(gates) or standard.gates,
                **changes}  # fmt: skip
     return msgspec.structs.replace(standard, **changes)
 
