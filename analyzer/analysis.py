@@ -116,8 +116,8 @@ class Analyst:
                 several = [Semantic(None, failure.reason, seconds, seconds)] * len(batch)
             else:
                 several = [
-                    Semantic(scores, None, result.embed_seconds, result.semantic_seconds)
-                    for scores in result.scores
+                    Semantic(scores, None, result.embed_seconds, result.semantic_seconds, features)
+                    for scores, features in zip(result.scores, result.fourier, strict=True)
                 ]
             for one, semantic in zip(batch, several, strict=True):
                 found[one.incoming.source, name] = semantic
