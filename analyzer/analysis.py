@@ -116,7 +116,9 @@ class Analyst:
                 log.warning("%d prompts fall back to rules: %s", len(batch), failure)
                 seconds = time.perf_counter() - started
                 several = [
-                    Semantic(None, failure.reason, seconds, seconds, started - rules_done)
+                    Semantic(
+                        None, failure.reason, seconds, seconds, wait_seconds=started - rules_done
+                    )
                 ] * len(batch)
             else:
                 several = [
@@ -125,9 +127,10 @@ class Analyst:
                         None,
                         result.embed_seconds,
                         result.semantic_seconds,
-                        started - rules_done,
+                        features,
+                        wait_seconds=started - rules_done,
                     )
-                    for scores in result.scores
+                    for scores, features in zip(result.scores, result.fourier, strict=True)
                 ]
             for one, semantic in zip(batch, several, strict=True):
                 found[one.incoming.source, name] = semantic

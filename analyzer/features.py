@@ -74,6 +74,8 @@ class SemanticFeatures:
         calibration: the parameters that ship with the package when None.
         part_words: length of opening and closing; 0 takes coherence from the prompt's own vector
             alone, so that a prompt of several sentences costs no more to embed than its text.
+        centroids: what distance is measured to: those of a drift reference, shape (centroids,
+            dimension); the mean of all prototypes when None.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class SemanticFeatures:
         calibration: Calibration | None = None,
         *,
         part_words: int = PART_WORDS,
+        centroids: Vectors | None = None,
     ) -> None:
         reference = reference or load_domains()
         self._calibration = calibration or load_calibration()
@@ -103,11 +106,12 @@ class SemanticFeatures:
         blocks, pairs = several[: len(reference.domains)], several[len(reference.domains) :]
         prototypes = np.concatenate(blocks)
         sizes = [len(block) for block in blocks]
-        self.centroid = _unit(prototypes.mean(axis=0))
-        # Domains as equal blocks, filled up with vectors opposite to the centroid, which are never
+        middle = _unit(prototypes.mean(axis=0))
+        self.centroids = middle[None] if centroids is None else centroids
+        # Domains as equal blocks, filled up with vectors opposite to the middle, which are never
         # among the nearest: so that one product and one partition serve all domains.
         padded = np.empty((len(sizes), max(sizes), self.dimension), dtype=np.float32)
-        padded[:] = -self.centroid
+        padded[:] = -middle
         for block, own in zip(padded, blocks, strict=True):
             block[: len(own)] = own
         contrasts = [_direction(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
@@ -119,7 +123,7 @@ class SemanticFeatures:
         self._matrix = np.concatenate(
             [
                 padded.reshape(-1, self.dimension),
-                self.centroid[None],
+                self.centroids,
                 probe[None, :-1],
                 [direction for direction, _ in contrasts],
             ]
@@ -175,8 +179,9 @@ class SemanticFeatures:
             if prompt.domain is not None:
                 chosen[row] = index.get(normalise_name(prompt.domain), chosen[row])
         domain_cosine = nearest[np.arange(len(prompts)), chosen]
-        distance = 1.0 - raw[:, blocks * size]
-        fitted = raw[:, blocks * size + 1 :] + self._offsets
+        places, rest = raw[:, blocks * size :], blocks * size + len(self.centroids)
+        distance = 1.0 - places[:, : len(self.centroids)].max(axis=1)
+        fitted = raw[:, rest:] + self._offsets
         contrasts = 1.0 / (1.0 + np.exp(-fitted[:, 1:]))
         lexical = np.array([_lexical_density(prompt.prompt) for prompt in prompts])
         table = {

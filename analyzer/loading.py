@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from analyzer.cache import EmbeddingCache
 from analyzer.cache_redis import SharedEmbeddingCache
 from analyzer.cache_redis_url import check_redis_url, connect
 from analyzer.calibration import load_calibration
 from analyzer.domains import load_domains
+from analyzer.drift_map import drift_map, misfit
 from analyzer.encoder import Encoder
 from analyzer.encoder_choice import choose_encoder
 from analyzer.encoder_export import default_cache_dir
@@ -15,8 +18,11 @@ from analyzer.features import SemanticFeatures
 from analyzer.model import locate_model
 from analyzer.semantic import Model
 from analyzer.settings import AnalyzerSettings
+from schemas.drift_reference import ReferenceFile
 
 __all__ = ["load_model"]
+
+log = logging.getLogger("driftgate.analyzer")
 
 
 def load_model(settings: AnalyzerSettings) -> Model:
@@ -32,12 +38,27 @@ def load_model(settings: AnalyzerSettings) -> Model:
         settings.model_cache_dir,
         device=settings.device,
     )
+    file = _reference(settings, encoder)
     scorer = SemanticFeatures(
         KeptEncoder(encoder, settings.model_cache_dir or default_cache_dir()),
         load_domains(settings.domains_file),
         load_calibration(settings.calibration_file),
+        centroids=file.centroid_vectors() if file is not None else None,
     )
-    return Model(encoder, scorer, _cache(settings, encoder))
+    drift = drift_map(encoder, scorer.centroids, file.reference if file is not None else None)
+    return Model(encoder, scorer, _cache(settings, encoder), drift)
+
+
+def _reference(settings: AnalyzerSettings, encoder: Encoder) -> ReferenceFile | None:
+    """The drift reference, if it is of this model: a wrong one costs nobody the semantic half."""
+    file = settings.drift_reference
+    if file is None:
+        return None
+    problem = misfit(file.reference, encoder)
+    if problem is not None:
+        log.error("measuring without a drift reference: %s", problem)
+        return None
+    return file
 
 
 def _cache(settings: AnalyzerSettings, encoder: Encoder) -> EmbeddingCache:

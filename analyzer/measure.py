@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.blend import blend
+from analyzer.fourier import FourierRow, fourier_sum
 from analyzer.pipeline import Accepted, Refused, Semantic
 from analyzer.route import NO_SEGMENT, is_split
+from schemas.drift import FourierSum
 from schemas.log import COLUMNS, MeasurementBatch, RowFlag
 from schemas.prompts import Arm, RejectionCode
 from schemas.rollout import NO_BUCKET, RolloutState
@@ -18,7 +20,7 @@ __all__ = ["Row", "measurement_batch", "rejected_row", "result_row"]
 
 
 class Row(NamedTuple):
-    """One measured prompt; the fields are the columns, but for the segment's name."""
+    """One measured prompt; the fields are the columns, but for the segment's name and the last."""
 
     partition: int
     offset: int
@@ -33,6 +35,8 @@ class Row(NamedTuple):
     centroid_distance: float = 0.0
     prompt_chars: int = 0
     bucket: int = NO_BUCKET
+    fourier: FourierRow | None = None
+    """Goes into its arm's sum."""
 
 
 def rejected_row(refused: Refused) -> Row:
@@ -90,6 +94,7 @@ def result_row(accepted: Accepted, semantic: Semantic | None, processing_seconds
         coherence=scores.coherence,
         relevance=scores.relevance,
         centroid_distance=scores.centroid_distance,
+        fourier=semantic.fourier,
     )
 
 
@@ -129,7 +134,16 @@ def measurement_batch(
         rollout_id=state.rollout_id,
         source_topic=source_topic,
         segments=segments,
-        control_embeddings=None,
-        candidate_embeddings=None,
+        control_embeddings=_embeddings(rows, 0),
+        candidate_embeddings=_embeddings(rows, RowFlag.CANDIDATE),
         **columns,
     )
+
+
+def _embeddings(rows: Sequence[Row], arm: int) -> FourierSum | None:
+    """The sum over the rows of an arm that have a vector."""
+    ours = [r.fourier for r in rows if r.fourier and r.flags & RowFlag.CANDIDATE == arm]
+    if not ours:
+        return None
+    # A worker has one model, and that one map.
+    return fourier_sum(ours[0].reference, np.stack([row.features for row in ours]))

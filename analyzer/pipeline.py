@@ -7,6 +7,7 @@ from typing import NamedTuple
 from analyzer.blend import blend
 from analyzer.decode import decode_prompt
 from analyzer.errors import Rejection
+from analyzer.fourier import FourierRow
 from analyzer.route import NO_SEGMENT, assign
 from analyzer.rules import rule_scores
 from analyzer.validate import Limits, trusted_event_time, validate
@@ -95,6 +96,7 @@ class Semantic(NamedTuple):
     fallback: FallbackReason | None
     embed_seconds: float
     semantic_seconds: float
+    fourier: FourierRow | None = None
     wait_seconds: float = 0.0
     """From the end of the rules phase to its beginning."""
 

@@ -19,8 +19,10 @@ import numpy.typing as npt
 from circuitbreaker import CircuitBreaker  # type: ignore[import-untyped]
 
 from analyzer.cache import EmbeddingCache
+from analyzer.drift_map import DriftMap
 from analyzer.encoder import Encoder
 from analyzer.faults import FaultFile, strike, worsened
+from analyzer.fourier import FourierRow
 from schemas.log import ModelState
 from schemas.prompts import FallbackReason, PromptSubmitted, SemanticScores
 
@@ -70,6 +72,8 @@ class Model(NamedTuple):
     encoder: Encoder
     scorer: Scorer
     cache: EmbeddingCache
+    drift: DriftMap | None = None
+    """Without it, nothing is said of how embeddings are distributed."""
 
 
 class SemanticResult(NamedTuple):
@@ -78,6 +82,8 @@ class SemanticResult(NamedTuple):
     scores: list[SemanticScores]
     embed_seconds: float
     semantic_seconds: float
+    fourier: Sequence[FourierRow | None]
+    """Of the prompts' own vectors, where drift is measured."""
 
 
 class ModelThread:
@@ -248,8 +254,10 @@ class SemanticEngine:
             [several[0] not in computed for several in texts],
         )
         scores = [worsened(one, faults) for one in scored]
+        own = [known[several[0]] for several in texts]
+        fourier = model.drift.rows(own) if model.drift is not None else [None] * len(own)
         done = time.perf_counter()
-        return SemanticResult(scores, embedded - started, done - started)
+        return SemanticResult(scores, embedded - started, done - started, fourier)
 
 
 def _check_vectors(vectors: Vector, shape: tuple[int, int]) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from analyzer.cache_redis import TTL_SECONDS
 from analyzer.validate import Limits
+from schemas.drift_reference import ReferenceFile
 from schemas.settings import KafkaSettings
 
 __all__ = ["AnalyzerSettings", "Delivery"]
@@ -46,6 +47,8 @@ class AnalyzerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """More domains, see :func:`analyzer.domains.load_domains`."""
     calibration_file: Path | None = None
     """Fitted by `driftgate calibrate`; the one that ships when None."""
+    drift_reference: ReferenceFile | None = None
+    """What drift is measured against; else the map and the centroid that ship."""
     semantic_timeout_seconds: float = 5.0
     """A batch whose semantic half takes longer gets the rules result. Above the slowest honest
     batch, far below the 10 s after which the broker aborts the transaction."""

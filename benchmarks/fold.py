@@ -5,10 +5,11 @@
 
 One service at 50 %, records as an analyzer writes them, decoded and folded in this process: dedupe,
 window totals, evidence of all gates, timers, a decision at every record, and the windows and gate
-reports of each pane of log time. Log time runs so fast that the log would be written at 500,000
-rows a second. Rates are rows a second of CPU time, the median over the repeats, with the least and
-the most beside it; `status_ms` is what the reports of one pane take, and `state_bytes` the
-checkpoint after all rows.
+reports of each pane of log time. `..._drift` is with every drift detector on besides, and the sums
+of the embeddings of both arms in each record; `drift_us_per_prompt_...` is what that adds. Log time
+runs so fast that the log would be written at 500,000 rows a second. Rates are rows a second of CPU
+time, the median over the repeats, with the least and the most beside it; `status_ms` is what the
+reports of one pane take, and `state_bytes` the checkpoint after all rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from analyzer.fourier import FourierMap, fourier_sum
+from analyzer.model import DIMENSION
 from benchmarks.machine import describe_machine
+from schemas.drift import FourierSum
 from schemas.log import (
     COLUMNS,
     Command,
@@ -43,6 +47,7 @@ __all__ = ["main"]
 SERVICE = "bench"
 _T0_MS = 1_800_000_000_000
 _ROWS_PER_MS = 500
+_MAP = FourierMap(DIMENSION)
 _BATCHES = 400
 """Different batches are made so many; then they come again at later offsets."""
 
@@ -60,30 +65,41 @@ def main() -> None:
         "repeats": asked.repeats,
     }
     for size in (100, 300):
-        rates, state = [], None
-        entries = log(asked.rows, size)
+        entries = {drift: log(asked.rows, size, drift=drift) for drift in (False, True)}
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        state = rolling()
         for number in range(asked.repeats):
             print(f"{size} rows a record: {number + 1}/{asked.repeats}", file=sys.stderr)
-            state = rolling()
-            began = time.process_time()
-            for entry in entries:
-                step(state, entry)
-            rates.append(asked.rows / (time.process_time() - began))
-            assert state.rollout.phase is Phase.PROGRESSING, state.rollout.reason
-        assert state is not None
-        found[f"rows_per_s_{size}"] = round(median(rates))
-        found[f"rows_per_s_{size}_range"] = [round(min(rates)), round(max(rates))]
+            # In turns, so that what else the machine does slows both.
+            for drift, several in rates.items():
+                state = rolling(drift=drift)
+                began = time.process_time()
+                for entry in entries[drift]:
+                    step(state, entry)
+                several.append(asked.rows / (time.process_time() - began))
+                assert state.rollout.phase is Phase.PROGRESSING, state.rollout.reason
+        for drift, several in rates.items():
+            key = f"rows_per_s_{size}{'_drift' if drift else ''}"
+            found[key] = round(median(several))
+            found[f"{key}_range"] = [round(min(several)), round(max(several))]
+        added = [1e6 / on - 1e6 / off for off, on in zip(*rates.values(), strict=True)]
+        found[f"drift_us_per_prompt_{size}"] = round(median(added), 2)
         found["state_bytes"] = len(snapshot(state))
         found["status_ms"] = round(status_ms(state), 2)
     print(json.dumps(found, indent=None if asked.json else 2))
 
 
-def rolling() -> ServiceState:
-    """A service with a rollout at 50 % that lasts for the whole of the log."""
+def rolling(*, drift: bool = False) -> ServiceState:
+    """A service with a rollout at 50 % that lasts for the whole of the log.
+
+    Args:
+        drift: whether it is watched for drift.
+    """
     state = new_state(SERVICE)
     standard = default_policy()
     stages = [msgspec.structs.replace(s, min_seconds=80_000.0) for s in standard.stages]
-    policy = msgspec.structs.replace(standard, stages=stages)
+    rules = msgspec.structs.replace(standard.drift, enabled=drift)
+    policy = msgspec.structs.replace(standard, stages=stages, drift=rules)
     commands = [(Command.START, policy), (Command.PROMOTE, None), (Command.PROMOTE, None)]
     for offset, (kind, sent) in enumerate(commands):
         asked = OperatorCommand(
@@ -95,14 +111,16 @@ def rolling() -> ServiceState:
     return state
 
 
-def log(rows: int, size: int) -> list[LogEntry]:
-    """Records of so many rows each, after the commands."""
+def log(rows: int, size: int, *, drift: bool) -> list[LogEntry]:
+    """Records of so many rows each, after the commands; for drift with sums of embeddings."""
     state = rolling()
     rng = np.random.default_rng(7)
     made = [batch_columns(rng, size) for _ in range(_BATCHES)]
+    summed = [batch_sums(rng, columns["flags"]) for columns in made] if drift else []
     entries = []
     for number in range(rows // size):
         columns = made[number % _BATCHES]
+        embeddings = summed[number % _BATCHES] if drift else {}
         columns["offset"] = np.arange(number * size, (number + 1) * size, dtype="<i8")
         batch = MeasurementBatch(
             service=SERVICE,
@@ -113,6 +131,7 @@ def log(rows: int, size: int) -> list[LogEntry]:
             source_topic="prompts",
             segments=["rest"],
             **{name: columns[name].tobytes() for name in COLUMNS},
+            **embeddings,
         )
         at_ms = _T0_MS + number * size // _ROWS_PER_MS
         entries.append(LogEntry(0, state.last_offset + 1 + number, at_ms, encode_log_record(batch)))
@@ -144,6 +163,17 @@ def batch_columns(rng: np.random.Generator, size: int) -> dict[str, Any]:
     return {
         name: np.broadcast_to(np.asarray((columns | rest)[name]), (size,)).astype(dtype)
         for name, dtype in COLUMNS.items()
+    }
+
+
+def batch_sums(rng: np.random.Generator, flags: Any) -> dict[str, FourierSum | None]:
+    """Sums of both arms, as if the control had a semantic half too: the most that there is."""
+    candidate = (flags & RowFlag.CANDIDATE) != 0
+    vectors = rng.normal(0.05, 0.05, (len(flags), _MAP.dimension)).astype(np.float32)
+    features = _MAP.features(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return {
+        "control_embeddings": fourier_sum("0" * 16, features[~candidate]),
+        "candidate_embeddings": fourier_sum("0" * 16, features[candidate]),
     }
 
 

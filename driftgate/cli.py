@@ -17,6 +17,7 @@ from driftgate.commands import (
     curator,
     demo,
     doctor,
+    drift,
     feedback,
     produce,
     replay,
@@ -63,6 +64,7 @@ app.add_typer(alerts.app, name="alerts")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(curate.app, name="curate")
 app.add_typer(console.app, name="token")
+app.add_typer(drift.app, name="drift")
 
 
 def _version(asked: bool) -> None:

@@ -13,6 +13,7 @@ from analyzer.errors import AnalyzerError
 from analyzer.loading import load_model as load
 from analyzer.model import locate_model
 from driftgate.broker import BrokerUnreachableError, probe_cluster
+from driftgate.drift_setting import check_reference
 from driftgate.errors import DriftgateError
 from driftgate.heartbeats import RECENT_MS, live_workers
 from driftgate.settings import analyzer_settings, policy_setting
@@ -45,6 +46,7 @@ def diagnose(
     findings = [
         _guarded("policy", lambda: _policy(environ, policy)),
         _guarded("model", lambda: _model(environ, kafka, load_model=load_model)),
+        _guarded("drift reference", lambda: check_reference(analyzer_settings(environ, kafka))),
     ]
     try:
         answer = probe_cluster(kafka.bootstrap_servers, _PROBE_S)

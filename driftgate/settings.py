@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from analyzer.cache_redis_url import RedisSettingError, check_redis_url
 from analyzer.curation import CurationLimits
 from analyzer.curator_settings import CuratorSettings
@@ -15,7 +17,8 @@ from analyzer.encoder_choice import ENCODERS
 from analyzer.settings import AnalyzerSettings, Delivery
 from driftgate.broker import default_cache_dir
 from driftgate.errors import SettingsError
-from schemas.errors import PolicyError
+from schemas.drift_reference import ReferenceFile, load_reference
+from schemas.errors import DriftReferenceError, PolicyError
 from schemas.policy import Policy, default_policy, load_policy
 from schemas.settings import KafkaSettings
 from schemas.version import VERSION
@@ -38,6 +41,7 @@ __all__ = [
     "monitor_settings",
     "notifier_settings",
     "policy_setting",
+    "reference_setting",
     "service_setting",
     "tracker_settings",
     "validation_report_setting",
@@ -81,6 +85,9 @@ ENVIRONMENT: Mapping[str, Variable] = {
                                    "transactions"),
     "DRIFTGATE_DEVICE": Variable("cpu", "or cuda: sentence-transformers computes there"),
     "DRIFTGATE_DOMAINS": Variable("", "domains.yaml with more domains, or others of these names"),
+    "DRIFTGATE_DRIFT_REFERENCE": Variable("", "reference.json of `driftgate drift calibrate`, for "
+                                          "analyzers and for who starts a rollout; else the first "
+                                          "prompts"),
     "DRIFTGATE_ENCODER": Variable("auto", "openvino, onnx or sentence-transformers; auto takes the "
                                   "fastest that is faithful on this CPU"),
     "DRIFTGATE_FAULTS_FILE": Variable("", "JSON file of faults to inject, for rehearsals only"),
@@ -254,14 +261,39 @@ def service_setting(environ: Mapping[str, str], service: str | None = None) -> s
 def policy_setting(environ: Mapping[str, str], path: Path | None = None) -> Policy:
     """The policy of the command line or the environment, else the default one.
 
+    Its drift reference is the configured one.
+
     Raises:
         SettingsError: it cannot be used; names file, key and reason.
     """
     named = str(path) if path else environ.get("DRIFTGATE_POLICY", "").strip()
     try:
-        return load_policy(Path(named)) if named else default_policy()
+        policy = load_policy(Path(named)) if named else default_policy()
     except PolicyError as error:
         raise SettingsError(str(error)) from error
+    file = reference_setting(environ)
+    if file is None or policy.drift.reference == file.reference:
+        return policy
+    if policy.drift.reference is not None:
+        raise SettingsError(
+            f"{named}: drift.reference is {policy.drift.reference.id}, and "
+            f"DRIFTGATE_DRIFT_REFERENCE is {file.reference.id}: take one of them out"
+        )
+    drift = msgspec.structs.replace(policy.drift, reference=file.reference)
+    return msgspec.structs.replace(policy, drift=drift)
+
+
+def reference_setting(environ: Mapping[str, str]) -> ReferenceFile | None:
+    """The drift reference that is configured, if any is.
+
+    Raises:
+        SettingsError: it cannot be used; names the file, the reason and the cure.
+    """
+    path = _path(environ, "DRIFTGATE_DRIFT_REFERENCE")
+    try:
+        return load_reference(path) if path is not None else None
+    except DriftReferenceError as error:
+        raise SettingsError(f"DRIFTGATE_DRIFT_REFERENCE: {error}") from error
 
 
 def validation_report_setting(environ: Mapping[str, str]) -> Path:
@@ -303,6 +335,7 @@ def analyzer_settings(
         redis_ttl_seconds=_read(environ, "DRIFTGATE_REDIS_TTL_SECONDS", _positive_int),
         shed_lag_messages=_read(environ, "DRIFTGATE_SHED_LAG_MESSAGES", _not_negative),
         faults_file=_path(environ, "DRIFTGATE_FAULTS_FILE"),
+        drift_reference=reference_setting(environ),
         domains_file=_path(environ, "DRIFTGATE_DOMAINS"),
         calibration_file=_path(environ, "DRIFTGATE_CALIBRATION"),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -24,6 +26,7 @@ __all__ = [
     "FourierReference",
     "FourierSum",
     "ThresholdLine",
+    "stacked_sums",
 ]
 
 
@@ -35,10 +38,11 @@ class DriftFeature(StrEnum):
     SCORE_GAIN = "score_gain"
     """The blended score less the rules score of the same prompt."""
     CENTROID_DISTANCE = "centroid_distance"
+    """Cosine distance to the nearest centroid of the reference."""
     PROMPT_LENGTH = "prompt_length"
     """ln(1 + characters)."""
     LATENCY = "latency"
-    """ln(processing seconds) of rows with a semantic half."""
+    """ln(mean processing seconds) of the rows of a batch with a semantic half."""
     ERROR = "error"
     """A system error."""
     FALLBACK = "fallback"
@@ -79,6 +83,10 @@ class ThresholdLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intercept: float
     slope: Annotated[float, Meta(ge=0.0)]
 
+    def at(self, events: float) -> float:
+        """The threshold for one false alarm in so many events."""
+        return self.intercept + self.slope * math.log(events)
+
 
 class FeatureReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A feature of the reference prompts."""
@@ -87,21 +95,29 @@ class FeatureReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     mean: float
     sd: Annotated[float, Meta(gt=0.0)]
     quantiles: Annotated[list[float], Meta(description="At 5, 25, 50, 75 and 95 %.")] = []
+    tolerance: Annotated[
+        float, Meta(gt=0.0, description="A lasting shift of less, in standard deviations, is none.")
+    ]
     page_hinkley: ThresholdLine
-    adwin_delta: Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 
 class FourierReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The map from an embedding to random Fourier features, and the reference's mean of them.
 
-    Feature j of x is ``sqrt(2 / count) * cos(w_j . x / bandwidth + b_j)``; w and b follow from the
-    seed (Rahimi and Recht, Random Features for Large-Scale Kernel Machines, 2007).
+    Features of x are ``sqrt(2 / count) * cos(w_j . x / bandwidth)`` for half of them, then the same
+    with sin; the w follow from the seed (Rahimi and Recht, Random Features for Large-Scale Kernel
+    Machines, 2007; in pairs by Sutherland and Schneider, On the Error of Random Fourier Features,
+    2015).
     """
 
-    seed: Annotated[int, Meta(ge=0)]
-    count: Annotated[int, Meta(ge=16, le=1024)]
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    count: Annotated[int, Meta(ge=16, le=1024, multiple_of=2)]
     bandwidth: Annotated[float, Meta(gt=0.0)]
     mean: Annotated[bytes, Meta(description="float32, little-endian, one a feature.")]
+    spread: Annotated[
+        float,
+        Meta(gt=0.0, description="sqrt(2 tr S^2), S being the features' covariance over prompts."),
+    ]
     threshold: ThresholdLine
 
     def means(self) -> npt.NDArray[np.float32]:
@@ -170,6 +186,10 @@ class DriftReading(msgspec.Struct, frozen=True, kw_only=True):
     learned: Annotated[
         bool, Meta(description="Held against the first rows of the service: no reference has it.")
     ] = False
+    foreign_rows: Annotated[
+        int,
+        Meta(ge=0, description="Rows left out: their analyzer measures with another reference."),
+    ] = 0
 
 
 class FourierSum(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,17 +199,31 @@ class FourierSum(msgspec.Struct, frozen=True, kw_only=True):
     rows: Annotated[int, Meta(ge=1)]
     sums: Annotated[bytes, Meta(description="float32, little-endian, one a feature.")]
 
-    def values(self) -> npt.NDArray[np.float32]:
-        """The sums, shape (features,).
 
-        Raises:
-            DecodeError: no whole number of floats, or one that no such sum can be.
-        """
-        if not self.sums or len(self.sums) % 4:
-            raise DecodeError(f"Fourier sums: {len(self.sums)} bytes are no float32 numbers")
-        values = np.frombuffer(self.sums, dtype="<f4")
-        limit = self.rows * (2.0 / len(values)) ** 0.5 * 1.001
-        # A comparison with NaN is false.
-        if not float(np.abs(values).max()) <= limit:
-            raise DecodeError(f"Fourier sums: a value beyond {limit:g} for {self.rows} rows")
-        return values
+def stacked_sums(several: Sequence[FourierSum]) -> npt.NDArray[np.float32]:
+    """The sums of several batches, shape (batches, features).
+
+    Args:
+        several: at least one, all with the same map.
+
+    Raises:
+        DecodeError: no whole number of floats, as many in each, or one that no such sum can be.
+    """
+    size = len(several[0].sums)
+    if not size or size % 4 or any(len(one.sums) != size for one in several):
+        sizes = sorted({len(one.sums) for one in several})
+        raise DecodeError(f"Fourier sums: {sizes} bytes are no float32 numbers, as many in each")
+    values = np.frombuffer(b"".join([one.sums for one in several]), dtype="<f4").reshape(
+        len(several), -1
+    )
+    # Each feature of a row is at most sqrt(2 / features); the sums are float32.
+    unit = (2.0 / values.shape[1]) ** 0.5 * 1.001
+    limits = np.array([one.rows for one in several]) * unit
+    # A comparison with NaN is false.
+    beyond = ~(np.abs(values).max(axis=1) <= limits)
+    if beyond.any():
+        worst = int(beyond.argmax())
+        raise DecodeError(
+            f"Fourier sums: a value beyond {limits[worst]:g} for {several[worst].rows} rows"
+        )
+    return values

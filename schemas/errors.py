@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DecodeError", "PolicyError", "SchemaError"]
+__all__ = ["DecodeError", "DriftReferenceError", "PolicyError", "SchemaError"]
 
 
 class SchemaError(Exception):
@@ -15,3 +15,7 @@ class DecodeError(SchemaError):
 
 class PolicyError(SchemaError):
     """A policy that cannot be used; the message names the file, the key and the reason."""
+
+
+class DriftReferenceError(SchemaError):
+    """A drift reference that cannot be used; the message names the file, the reason, the cure."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from schemas.drift import DriftRules
+from schemas.drift_reference import reference_contradictions
 from schemas.policy import Against, Gate, GateRole, Metric, Policy, Stage, Statistic
 from schemas.rollout import DeploymentKind, Mode
 
@@ -75,19 +76,7 @@ def _drift_contradictions(rules: DriftRules) -> list[tuple[str, str]]:
     reference = rules.reference
     if reference is None:
         return found
-    names = [each.feature for each in reference.features]
-    if len(set(names)) != len(names):
-        found.append(("drift.reference.features", "a feature comes twice"))
-    means = len(reference.fourier.mean)
-    if means != 4 * reference.fourier.count:
-        found.append(
-            (
-                "drift.reference.fourier.mean",
-                f"{means} bytes are not {reference.fourier.count} float32 numbers",
-            )
-        )
-    elif not all(math.isfinite(mean) for mean in reference.fourier.means().tolist()):
-        found.append(("drift.reference.fourier.mean", "a number must be finite"))
+    found += [(f"drift.reference.{k}", why) for k, why in reference_contradictions(reference)]
     return found
 
 

@@ -13,6 +13,7 @@ from schemas.control import (
     LogPosition,
     WindowMetrics,
 )
+from schemas.drift import DriftReading
 from schemas.log import OperatorCommand
 from schemas.topics import Topic
 from schemas.version import VERSION
@@ -81,8 +82,8 @@ class Emitter:
         """A window's metrics."""
         self._add(Topic.METRICS, metrics, metrics.id)
 
-    def gates(self, gates: list[GateReport]) -> None:
-        """How every gate stands now."""
+    def gates(self, gates: list[GateReport], drift: list[DriftReading]) -> None:
+        """How every gate and every drift detector stands now."""
         state = self._state
         id = self._id("gate.status")
         status = GateStatus(
@@ -100,6 +101,7 @@ class Emitter:
             phase=state.rollout.phase,
             fenced_workers=sorted(n for n, w in state.workers.items() if w.fenced),
             refused=state.undecodable,
+            drift=drift,
         )
         self._add(Topic.METRICS, status, id)
 

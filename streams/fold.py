@@ -18,7 +18,6 @@ from schemas.control import LogPosition
 from schemas.errors import DecodeError
 from schemas.feedback_batch import FeedbackBatch
 from schemas.log import (
-    COLUMNS,
     CommandRecord,
     CommandUnreadable,
     Heartbeat,
@@ -35,6 +34,8 @@ from streams import rollout
 from streams.alerts import check_alerts, fire, tell
 from streams.decide import check_time, decide
 from streams.dedupe import new_rows
+from streams.drift.say import drift_readings, watch_drift
+from streams.drift.sums import SumsByBatch, measured_alike, sums_by_batch
 from streams.emit import Emitter
 from streams.feedback import FeedbackSamples
 from streams.outputs import Output
@@ -64,9 +65,6 @@ LOOK_ROWS = 20_000
 CHECK_MS = 200
 """Log time between two looks at workers and alerts: each costs as much as a batch, and nobody would
 notice if it were more often."""
-
-
-NO_ROWS = Rows(**{name: np.zeros(0, dtype) for name, dtype in COLUMNS.items()})
 
 
 class LogEntry(NamedTuple):
@@ -223,20 +221,24 @@ def _joins(state: ServiceState, record: LogRecord | DecodeError, at_ms: int) -> 
         and at_ms - state.looked_ms < LOOK_MS
         and max(at_ms, state.now_ms) // pane_ms == state.now_ms // pane_ms
         and not is_fenced(state, record)
+        and measured_alike([one.batch for one in state.pending], record)
     )
 
 
 def look(state: ServiceState, emit: Emitter) -> None:
     """Count the batches that wait, and decide on what all of them say."""
     state.looked_ms = state.now_ms
-    rows, batches = _pooled(state, emit)
+    pooled = _pooled(state, emit)
     state.pending = []
-    if not batches or not len(rows):
+    if pooled is None:
         return
-    first = batches[0]
+    rows, batches, sums = pooled
+    first, whole = batches[0], None
     fresh = new_rows(rows, first.source_topic, state.source_offsets)
     if not fresh.all():
         state.repeated += int(np.count_nonzero(~fresh))
+        ends = np.cumsum([len(batch) for batch in batches])[:-1]
+        whole = [bool(part.all()) for part in np.split(fresh, ends)]
         rows = rows.where(fresh)
     if not len(rows):
         return
@@ -245,6 +247,8 @@ def look(state: ServiceState, emit: Emitter) -> None:
     samples = Samples(rows)
     pane = _current_pane(state)
     pane.add_samples(samples, first.segments)
+    control, candidate = (one.total(whole) if one is not None else None for one in sums)
+    watch_drift(state, samples, (control, candidate), emit)
     watch = state.watch
     # Rows made under another revision saw another split: they are no evidence on this one.
     if watch is None or first.revision != state.rollout.revision:
@@ -264,21 +268,35 @@ def look(state: ServiceState, emit: Emitter) -> None:
     decide(state, watch, emit)
 
 
-def _pooled(state: ServiceState, emit: Emitter) -> tuple[Rows, list[MeasurementBatch]]:
-    """The rows of the batches that wait, without those of a batch that says what cannot be."""
+class _Pooled(NamedTuple):
+    """Batches as one."""
+
+    rows: Rows
+    batches: list[MeasurementBatch]
+    sums: tuple[SumsByBatch | None, SumsByBatch | None]
+
+
+def _pooled(state: ServiceState, emit: Emitter) -> _Pooled | None:
+    """The batches that wait, without those that say what cannot be; None when that is all."""
     batches = [one.batch for one in state.pending]
     try:
-        return pooled_rows(batches), batches
+        return _Pooled(pooled_rows(batches), batches, sums_by_batch(batches))
     except DecodeError:
-        good = []
-        for one in state.pending:
-            try:
-                one.batch.rows()
-            except DecodeError as error:
-                _refuse(state, error, LogPosition(emit.cause.partition, one.offset), emit)
-            else:
-                good.append(one.batch)
-    return (pooled_rows(good) if good else NO_ROWS), good
+        good = [one.batch for one in state.pending if _is_good(state, one, emit)]
+    if not good:
+        return None
+    return _Pooled(pooled_rows(good), good, sums_by_batch(good))
+
+
+def _is_good(state: ServiceState, one: PendingBatch, emit: Emitter) -> bool:
+    """Whether a batch can be used; if not, it is counted."""
+    try:
+        one.batch.rows()
+        sums_by_batch([one.batch])
+    except DecodeError as error:
+        _refuse(state, error, LogPosition(emit.cause.partition, one.offset), emit)
+        return False
+    return True
 
 
 def _hear(state: ServiceState, batch: FeedbackBatch, emit: Emitter) -> None:
@@ -355,6 +373,7 @@ def _close_panes(state: ServiceState, emit: Emitter) -> None:
         oldest_ms = now_pane_ms - windows.window_ms
         state.panes = [p for p in state.panes if p.start_ms > oldest_ms]
         split = [state.split.report()] if state.split is not None else []
-        emit.gates(state.watch.reports() + split if state.watch is not None else [])
+        gates = state.watch.reports() + split if state.watch is not None else []
+        emit.gates(gates, drift_readings(state))
     # An empty pane too: a silent service is reported as zeros, not as nothing.
     _current_pane(state)

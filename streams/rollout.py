@@ -22,6 +22,7 @@ from schemas.policy import Policy, Stage
 from schemas.policy_checks import contradictions
 from schemas.rollout import Phase
 from streams.alerts import acknowledge, fire, resolve, resolve_all
+from streams.drift.say import watch_drift_anew
 from streams.emit import Emitter
 from streams.outputs import decision_id
 from streams.split import new_split
@@ -190,6 +191,7 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         # go on. The evidence begins anew in any case, with the revision.
         state.panes = []
         state.windows_from_ms = state.now_ms
+    watch_drift_anew(state, policy.drift, emit)
     state.policy = policy
     state.resumptions = 0
     state.baselines = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
 from typing import Any
 
@@ -14,6 +15,8 @@ from schemas.control import AlertSeverity
 from schemas.log import MeasurementBatch
 from schemas.policy import Policy, default_policy
 from schemas.rollout import Deployment, Phase, RolloutState
+from streams.drift.detector import Detector
+from streams.drift.watch import DriftWatch
 from streams.errors import RecoveryError
 from streams.panes import Pane
 from streams.split import SplitWatch
@@ -143,6 +146,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     """The evidence on the split of the present stage; None where nobody is split."""
     rehearsal: bool = False
     """Whether the rollout is there only to be taken back."""
+    drift: DriftWatch | None = None
+    """Whether prompts are as they were; made with the first batch."""
     resumptions: int = 0
     """How often evidence began anew within the rollout: each time spends its own alpha."""
     failed_gates: list[str] = []
@@ -168,10 +173,15 @@ def new_state(service: str) -> ServiceState:
 def _enc(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return (value.dtype.str, value.shape, value.tobytes())
+    if isinstance(value, Detector):
+        return value.numbers()
     raise NotImplementedError(f"{type(value)} in a snapshot")
 
 
-def _dec(_: type, value: Any) -> Any:
+def _dec(kind: type, value: Any) -> Any:
+    # An array type with its element type is no class.
+    if inspect.isclass(kind) and issubclass(kind, Detector):
+        return kind.of(value)
     dtype, shape, data = value
     return np.frombuffer(data, dtype=dtype).reshape(shape).copy()
 

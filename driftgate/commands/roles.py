@@ -19,6 +19,7 @@ from analyzer.loading import load_model
 from analyzer.settings import AnalyzerSettings
 from analyzer.worker import Worker
 from driftgate.commands.options import Bootstrap, PolicyFile, Service
+from driftgate.drift_setting import check_reference
 from driftgate.errors import DriftgateError, Exit
 from driftgate.logs import configure_logging
 from driftgate.settings import (
@@ -61,6 +62,7 @@ def analyzer(
         service=service,
         worker_id=worker_id,
     )
+    check_reference(settings)
     _prepare(settings.kafka)
     try:
         asyncio.run(_work(settings))

@@ -76,6 +76,15 @@ async def refusing(kafka: KafkaSettings, topic: Topic) -> AsyncIterator[None]:
         try:
             name = kafka.topic(topic)
             await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, config)])
+            asked = ConfigResource(ConfigResourceType.TOPIC, name)
+
+            async def holds() -> bool:
+                """A broker takes a setting over a moment after it has said yes."""
+                (answer,) = await admin.describe_configs([asked])
+                ((*_, entries),) = answer.resources
+                return {e[0]: e[1] for e in entries}["max.message.bytes"] == str(max_bytes)
+
+            await until(f"{name} takes {max_bytes} bytes", holds)
         finally:
             await admin.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +27,6 @@ from streams.dedupe import new_rows
 from tests.support.processes import SOON_S
 from tests.support.samples import sample
 from tests.support.topics import log_records, read
-from tests.support.workers import until
 
 __all__ = [
     "SERVICE",
@@ -183,16 +183,20 @@ async def heard(kafka: KafkaSettings) -> list[Heard]:
 async def until_heard(
     kafka: KafkaSettings, positions: Sequence[SourcePosition], within_s: float = SOON_S
 ) -> list[Heard]:
-    """Wait until all of these are counted, and see that each is once."""
-
-    async def all_heard() -> bool:
-        return len(await heard(kafka)) >= len(positions)
-
-    await until(f"{len(positions)} pieces of feedback are counted", all_heard, within_s)
-    found = await heard(kafka)
-    places = sorted((one.partition, one.offset) for one in positions)
-    counts = Counter((one.partition, one.offset) for one in found)
-    assert sorted(counts.elements()) == places
+    """Wait until all of these are counted, and see that each is once, and no other one."""
+    sent = Counter((one.partition, one.offset) for one in positions)
+    deadline = time.monotonic() + within_s
+    while True:
+        found = await heard(kafka)
+        counted = Counter((one.partition, one.offset) for one in found)
+        missing, extra = sent - counted, counted - sent
+        if not missing or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.05)
+    assert counted == sent, (
+        f"of {len(positions)} pieces of feedback, as (partition, offset): "
+        f"missing {sorted(missing.elements())}, too many {sorted(extra.elements())}"
+    )
     return found
 
 

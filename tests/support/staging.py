@@ -28,6 +28,7 @@ from schemas.drift import (
     DriftDirection,
     DriftFeature,
     DriftReading,
+    DriftRules,
 )
 from schemas.feedback import CaseFeedback, CaseReason, CuratedCase, FeedbackKind
 from schemas.log import (
@@ -79,7 +80,14 @@ def staged_policy(stage_s: float = 600.0) -> Policy:
         else msgspec.structs.replace(g, warmup_seconds=0.0, min_samples=5)
         for g in default_policy().gates
     ]
-    return msgspec.structs.replace(default_policy(), stages=stages, windows=windows, gates=gates)
+    return msgspec.structs.replace(
+        default_policy(),
+        stages=stages,
+        windows=windows,
+        gates=gates,
+        # What drifts here is told as it is needed, not found.
+        drift=DriftRules(enabled=False),
+    )
 
 
 class Staged(Story):

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from analyzer.cache import EmbeddingCache
+from analyzer.drift_map import drift_map
 from analyzer.encoder import Encoder, HashingEncoder, Vectors
 from analyzer.features import SemanticFeatures
 from analyzer.semantic import Model
@@ -37,9 +38,9 @@ class HeldEncoder(HashingEncoder):
 
 def model_of(encoder: Encoder) -> Model:
     """A model around an encoder; its reference vectors come from one that works."""
-    return Model(
-        encoder, SemanticFeatures(HashingEncoder()), EmbeddingCache(2**20, encoder.fingerprint)
-    )
+    scorer = SemanticFeatures(HashingEncoder())
+    cache = EmbeddingCache(2**20, encoder.fingerprint)
+    return Model(encoder, scorer, cache, drift_map(encoder, scorer.centroids))
 
 
 def hashing_model() -> Model:

@@ -173,7 +173,7 @@ def test_the_logs_of_these_tests_have_everything_in_them() -> None:
             events.add(str(tag or type(output.event).__name__))
     assert phases == set(Phase) - {Phase.IDLE}
     assert statuses == set(AlertStatus)
-    assert rules == set(AlertRule) - {AlertRule.COMMAND_UNREADABLE, AlertRule.DRIFT}
+    assert rules == set(AlertRule) - {AlertRule.COMMAND_UNREADABLE}
     assert events >= {
         "AlertEvent",
         "GateStatus",
