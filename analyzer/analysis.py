@@ -67,7 +67,8 @@ class Analyst:
             lag_messages: prompts that wait behind it.
         """
         polled, rules_seconds, admitted = poll
-        semantic = await self._score([a for a in admitted if isinstance(a, Accepted)], lag_messages)
+        accepted = [a for a in admitted if isinstance(a, Accepted)]
+        semantic = await self._score(accepted, lag_messages, rules_done=polled + rules_seconds)
         semantic_done = time.perf_counter() - polled
         results, rows = [], []
         now_ms = time.time_ns() // 1_000_000
@@ -85,6 +86,7 @@ class Analyst:
                     served,
                     rules_seconds=rules_seconds,
                     processing_seconds=rules_seconds if served is None else semantic_done,
+                    batch_seconds=semantic_done,
                     **who,
                 )
                 seconds = rules_seconds if measured is None else semantic_done
@@ -93,7 +95,7 @@ class Analyst:
         return results, rows
 
     async def _score(
-        self, accepted: Sequence[Accepted], lag_messages: int
+        self, accepted: Sequence[Accepted], lag_messages: int, *, rules_done: float
     ) -> dict[tuple[SourcePosition, str], Semantic]:
         """The semantic half of every prompt that wants it, by prompt and deployment."""
         found: dict[tuple[SourcePosition, str], Semantic] = {}
@@ -113,10 +115,21 @@ class Analyst:
             except SemanticFailure as failure:
                 log.warning("%d prompts fall back to rules: %s", len(batch), failure)
                 seconds = time.perf_counter() - started
-                several = [Semantic(None, failure.reason, seconds, seconds)] * len(batch)
+                several = [
+                    Semantic(
+                        None, failure.reason, seconds, seconds, wait_seconds=started - rules_done
+                    )
+                ] * len(batch)
             else:
                 several = [
-                    Semantic(scores, None, result.embed_seconds, result.semantic_seconds, features)
+                    Semantic(
+                        scores,
+                        None,
+                        result.embed_seconds,
+                        result.semantic_seconds,
+                        features,
+                        wait_seconds=started - rules_done,
+                    )
                     for scores, features in zip(result.scores, result.fourier, strict=True)
                 ]
             for one, semantic in zip(batch, several, strict=True):

@@ -97,6 +97,8 @@ class Semantic(NamedTuple):
     embed_seconds: float
     semantic_seconds: float
     fourier: FourierRow | None = None
+    wait_seconds: float = 0.0
+    """From the end of the rules phase to its beginning."""
 
 
 def admit(incoming: Incoming, state: RolloutState, limits: Limits) -> Accepted | Refused:
@@ -138,6 +140,7 @@ def enriched(
     worker_id: str,
     rules_seconds: float,
     processing_seconds: float,
+    batch_seconds: float = 0.0,
 ) -> PromptEnriched:
     """The result that is served.
 
@@ -148,6 +151,7 @@ def enriched(
         worker_id: who did it.
         rules_seconds: of the rules phase of its batch.
         processing_seconds: from the poll to this result.
+        batch_seconds: from the poll to the results of all of the batch.
     """
     if accepted.served.kind is not DeploymentKind.SEMANTIC:
         # In shadow the candidate's result is measured, and blue's is served.
@@ -181,6 +185,8 @@ def enriched(
             semantic_seconds=semantic.semantic_seconds if semantic else 0.0,
             processing_seconds=processing_seconds,
             queue_seconds=accepted.queue_seconds,
+            wait_seconds=semantic.wait_seconds if semantic else 0.0,
+            batch_seconds=batch_seconds,
         ),
         worker_id=worker_id,
     )

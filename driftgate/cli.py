@@ -23,6 +23,7 @@ from driftgate.commands import (
     replay,
     roles,
     rollout,
+    tracking,
     validate,
 )
 from driftgate.console_io import err
@@ -48,6 +49,9 @@ app.command()(roles.analyzer)
 app.command()(roles.monitor)
 app.command()(curator.curator)
 app.command()(alerts.notifier)
+app.command()(tracking.tracker)
+app.command()(tracking.mlflow)
+app.command(hidden=True)(tracking.mlflow_server)
 app.command()(console.console)
 app.command()(produce.produce)
 app.command()(control.control)

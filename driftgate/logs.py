@@ -74,5 +74,6 @@ def configure_logging(environ: Mapping[str, str]) -> None:
     handler.addFilter(_OneError())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Their own news is noise beside ours unless somebody debugs.
-    for name in ("aiokafka", "faust", "mode", "kafka", "sentence_transformers", "transformers"):
+    for name in ("aiokafka", "alembic", "faust", "mlflow", "mode", "kafka",
+                 "sentence_transformers", "transformers"):  # fmt: skip
         logging.getLogger(name).setLevel(level if level == "DEBUG" else "WARNING")

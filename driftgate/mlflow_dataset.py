@@ -9,6 +9,7 @@ from typing import Any
 
 from driftgate.errors import DriftgateError
 from schemas.feedback import CuratedCase
+from streams.settings import TrackerSettings
 
 __all__ = ["dataset_record", "export_to_mlflow"]
 
@@ -61,10 +62,9 @@ def dataset_record(case: CuratedCase) -> dict[str, Any]:
 
 def export_to_mlflow(
     cases: Sequence[CuratedCase],
+    settings: TrackerSettings,
     *,
-    uri: str,
     dataset: str,
-    experiment: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> str:
     """Put cases into a dataset, which is made where it is not there.
@@ -73,9 +73,8 @@ def export_to_mlflow(
 
     Args:
         cases: in any order.
-        uri: MLflow's tracking URI.
+        settings: where MLflow is, and the experiment, which is made where it is not there.
         dataset: its name.
-        experiment: that it belongs to; made where it is not there.
         progress: told the number of cases so far.
 
     Returns:
@@ -92,9 +91,11 @@ def export_to_mlflow(
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - MLflow's own stores let it through
 
     try:
-        mlflow.set_tracking_uri(uri)
-        found = mlflow.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else mlflow.create_experiment(experiment)
+        mlflow.set_tracking_uri(settings.uri)
+        found = mlflow.get_experiment_by_name(settings.experiment)
+        experiment_id = found.experiment_id if found else mlflow.create_experiment(
+            settings.experiment, settings.artifact_location
+        )  # fmt: skip
         try:
             target = datasets.get_dataset(name=dataset)
         except MlflowException as error:
@@ -110,7 +111,8 @@ def export_to_mlflow(
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0][:500]
         raise DriftgateError(
-            f"MLflow at {uri} did not take dataset {dataset!r}: {reason}. See that it runs, and "
-            "that DRIFTGATE_MLFLOW_URI is right; the same command goes on where it ended"
+            f"MLflow at {settings.shown_uri} did not take dataset {dataset!r}: {reason}. See "
+            "that it runs, and that DRIFTGATE_MLFLOW_URI is right; the same command goes on where "
+            "it ended"
         ) from error
     return str(target.dataset_id)

@@ -21,7 +21,13 @@ from schemas.drift_reference import ReferenceFile, load_reference
 from schemas.errors import DriftReferenceError, PolicyError
 from schemas.policy import Policy, default_policy, load_policy
 from schemas.settings import KafkaSettings
-from streams.settings import ConsoleSettings, MonitorSettings, NotifierSettings
+from schemas.version import VERSION
+from streams.settings import (
+    ConsoleSettings,
+    MonitorSettings,
+    NotifierSettings,
+    TrackerSettings,
+)
 
 __all__ = [
     "ENVIRONMENT",
@@ -32,12 +38,12 @@ __all__ = [
     "curator_settings",
     "http_address",
     "kafka_settings",
-    "mlflow_uri",
     "monitor_settings",
     "notifier_settings",
     "policy_setting",
     "reference_setting",
     "service_setting",
+    "tracker_settings",
     "validation_report_setting",
 ]
 
@@ -97,6 +103,10 @@ ENVIRONMENT: Mapping[str, Variable] = {
                                      "the rollout that it is about"),
     "DRIFTGATE_LOG_LEVEL": Variable("INFO", "DEBUG, INFO, WARNING or ERROR"),
     "DRIFTGATE_MAX_POLL_RECORDS": Variable("256", "the most prompts a batch of a worker"),
+    "DRIFTGATE_MLFLOW_EXPERIMENT": Variable("driftgate", "MLflow's experiment that holds runs and "
+                                            "traces"),
+    "DRIFTGATE_MLFLOW_TIMEOUT_SECONDS": Variable("30", "a request to MLflow that takes longer is "
+                                                 "made again"),
     "DRIFTGATE_MLFLOW_URI": Variable("sqlite:///mlflow.db", "where MLflow keeps its data; "
                                      "MLFLOW_TRACKING_URI where this is not set"),
     "DRIFTGATE_MODEL": Variable("", "model folder or hub name; else an installed package, else "
@@ -123,6 +133,9 @@ ENVIRONMENT: Mapping[str, Variable] = {
     "DRIFTGATE_SHED_LAG_MESSAGES": Variable("0", "prompts waiting for a worker beyond which it "
                                             "leaves the semantic half out; 0 is never"),
     "DRIFTGATE_TOPIC_PREFIX": Variable("", "put before every topic and group name"),
+    "DRIFTGATE_TRACE_RATIO": Variable("0.02", "share of prompts that get a trace in MLflow, 0 to "
+                                      "1; errors, fallbacks, curated cases and what is spoken of "
+                                      "always do"),
     "DRIFTGATE_VALIDATION_REPORT": Variable("validation-report.json", "report of `driftgate "
                                             "validate` that a start is checked against"),
     "DRIFTGATE_WORKER_ID": Variable("", "stable name of an analyzer process, one each; else made "
@@ -184,6 +197,13 @@ def _not_negative(text: str) -> int:
     number = int(text)
     if number < 0:
         raise ValueError("must be 0 or more")
+    return number
+
+
+def _ratio(text: str) -> float:
+    number = float(text)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError("must be a number from 0 to 1")
     return number
 
 
@@ -339,11 +359,46 @@ def curator_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> Curato
     )
 
 
-def mlflow_uri(environ: Mapping[str, str]) -> str:
+def _mlflow_uri(environ: Mapping[str, str]) -> str:
     """Where MLflow keeps its data."""
     own = environ.get("DRIFTGATE_MLFLOW_URI", "").strip()
     foreign = environ.get("MLFLOW_TRACKING_URI", "").strip()
     return own or foreign or ENVIRONMENT["DRIFTGATE_MLFLOW_URI"].default
+
+
+def tracker_settings(environ: Mapping[str, str], kafka: KafkaSettings) -> TrackerSettings:
+    """The settings of a tracker.
+
+    Raises:
+        SettingsError: a variable cannot be used.
+    """
+    uri = _mlflow_uri(environ)
+    kind, separator, place = uri.partition("://")
+    if not separator or kind == "file":
+        # Without the value: it may hold a password.
+        raise SettingsError(
+            "DRIFTGATE_MLFLOW_URI (or MLFLOW_TRACKING_URI) cannot be used: give a database "
+            "(sqlite:///mlflow.db, postgresql://...) or a server (http://127.0.0.1:5000); MLflow "
+            "keeps no traces in a folder"
+        )
+    return TrackerSettings(
+        kafka=kafka,
+        uri=uri,
+        experiment=_read(environ, "DRIFTGATE_MLFLOW_EXPERIMENT", str),
+        artifact_location=_artifact_location(kind, place),
+        trace_ratio=_read(environ, "DRIFTGATE_TRACE_RATIO", _ratio),
+        timeout_seconds=_read(environ, "DRIFTGATE_MLFLOW_TIMEOUT_SECONDS", _positive_int),
+        loader_module="driftgate.served_model",
+        requirements=[f"driftgate=={VERSION}"],
+    )
+
+
+def _artifact_location(kind: str, place: str) -> str | None:
+    """Beside an SQLite file; else MLflow would put files below whatever folder it is started in."""
+    database = Path(place.removeprefix("/").partition("?")[0])
+    if kind != "sqlite" or not database.name:
+        return None
+    return (database.resolve().parent / "mlflow-artifacts").as_uri()
 
 
 def monitor_settings(

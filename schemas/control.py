@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Meta
 
 from schemas.drift import DriftArm, DriftDetector, DriftDirection, DriftFeature, DriftReading
-from schemas.policy import GateRole
+from schemas.policy import GateRole, Policy
 from schemas.preflight import PreflightResult
-from schemas.rollout import Mode, Phase
+from schemas.rollout import Deployment, Mode, Phase
 
 __all__ = [
     "AlertEvent",
@@ -145,6 +145,8 @@ class RolloutStarted(Decision, frozen=True, kw_only=True, tag_field="type", tag=
         list[PreflightResult], Meta(description="What was looked at before; see `rollout start`.")
     ] = []
     rehearsal: Annotated[bool, Meta(description="It never leaves its shadow stage.")] = False
+    deployments: Annotated[list[Deployment], Meta(description="Blue, then green.")] = []
+    policy: Annotated[Policy | None, Meta(description="What it is judged by.")] = None
 
 
 class RolloutAdvanced(

@@ -187,6 +187,17 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
         float | None,
         Meta(description="From the producer's event time to the poll; null when not known."),
     ] = None
+    wait_seconds: Annotated[
+        float,
+        Meta(ge=0.0, description="From the end of the rules to the semantic half's beginning."),
+    ] = 0.0
+    batch_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="From the poll to the results of its whole batch, which is `ce_time`.",
+        ),
+    ] = 0.0
 
 
 class PromptEnriched(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,9 @@ __all__ = [
     "ListenError",
     "NotifySettingError",
     "RecoveryError",
+    "SinkMissingError",
+    "SinkRefusedError",
+    "SinkUnavailableError",
     "StoreError",
     "StreamsError",
     "TokenFileError",
@@ -30,6 +33,18 @@ class DeliveryError(StreamsError):
 
 class NotifySettingError(StreamsError):
     """A channel that cannot be used as it is set; the message holds no secret."""
+
+
+class SinkUnavailableError(StreamsError):
+    """MLflow is away, slow or out of order: the same may succeed later."""
+
+
+class SinkRefusedError(StreamsError):
+    """MLflow does not take this, and probably never will."""
+
+
+class SinkMissingError(SinkRefusedError):
+    """MLflow does not have what this is about."""
 
 
 class ListenError(StreamsError):

@@ -223,6 +223,8 @@ def _start(state: ServiceState, command: OperatorCommand, reason: str, emit: Emi
         shares=[policy.share_of(place) for place in range(len(policy.stages))],
         preflight=command.preflight,
         rehearsal=command.rehearsal,
+        deployments=[blue, green],
+        policy=policy,
     )
     emit.rollout()
     overtake_confirmation(state, emit)

@@ -7,7 +7,7 @@ import msgspec
 from schemas.policy import Policy
 from schemas.settings import KafkaSettings
 
-__all__ = ["ConsoleSettings", "MonitorSettings", "NotifierSettings"]
+__all__ = ["ConsoleSettings", "MonitorSettings", "NotifierSettings", "TrackerSettings"]
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,30 @@ class NotifierSettings(msgspec.Struct, frozen=True, kw_only=True):
     escalation_urls: list[str]
     """Apprise URLs that hear of alerts that nobody has acknowledged."""
     alertmanager_url: str | None
+
+
+class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes to MLflow, and where it is."""
+
+    kafka: KafkaSettings
+    uri: str
+    """MLflow's tracking URI; may hold a password."""
+    experiment: str = "driftgate"
+    artifact_location: str | None = None
+    """Where a new experiment keeps its files; None: where MLflow's server says."""
+    trace_ratio: float = 0.02
+    """Share of prompts that are sampled, in [0, 1]."""
+    timeout_seconds: int = 30
+    """Of a request."""
+    loader_module: str
+    """See :class:`streams.tracking.mlflow_models.ModelRegistry`."""
+    requirements: list[str]
+
+    @property
+    def shown_uri(self) -> str:
+        """The URI without what may be a secret."""
+        kind, _, place = self.uri.partition("://")
+        return f"{kind}://{place.partition('?')[0].rpartition('@')[2]}"
 
 
 class ConsoleSettings(msgspec.Struct, frozen=True, kw_only=True):

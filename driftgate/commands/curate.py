@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import structs
 
 from driftgate.commands.options import Bootstrap, JsonFlag
 from driftgate.console_io import err, out, print_json, table
 from driftgate.curated import CaseFilter, Cases, moment, read_cases, write_jsonl
 from driftgate.errors import DriftgateError
-from driftgate.settings import kafka_settings, mlflow_uri
+from driftgate.settings import kafka_settings, tracker_settings
 from driftgate.topics import ensure_topics
 from driftgate.waiting import require_broker
 from schemas.cloudevents import encode_json
@@ -77,8 +78,9 @@ def export(
         typer.Option("--mlflow", metavar="DATASET", help="Name of an MLflow evaluation dataset."),
     ] = None,
     experiment: Annotated[
-        str, typer.Option(help="Of MLflow, that a new dataset belongs to.")
-    ] = "driftgate",
+        str | None,
+        typer.Option(help="That a new dataset belongs to; else DRIFTGATE_MLFLOW_EXPERIMENT."),
+    ] = None,
     service: ServiceFilter = None,
     reason: ReasonFilter = None,
     since: SinceFilter = None,
@@ -104,10 +106,9 @@ def export(
             raise DriftgateError(f"{file}: cannot be written: {error}") from error
         summary["file"] = file
     if mlflow is not None:
-        uri = mlflow_uri(os.environ)
         summary |= {
             "dataset": mlflow,
-            "dataset_id": _to_mlflow(found.cases, uri, mlflow, experiment),
+            "dataset_id": _to_mlflow(found.cases, mlflow, experiment),
         }
     if json and file != "-":
         print_json(summary)
@@ -116,15 +117,15 @@ def export(
         err.print(f"{len(found.cases)} cases written to {where}", markup=False)
 
 
-def _to_mlflow(cases: list[CuratedCase], uri: str, dataset: str, experiment: str) -> str:
+def _to_mlflow(cases: list[CuratedCase], dataset: str, experiment: str | None) -> str:
     from driftgate.mlflow_dataset import export_to_mlflow
 
-    with err.status(f"MLflow at {uri} is asked") as status:
+    settings = tracker_settings(os.environ, kafka_settings(os.environ))
+    with err.status(f"MLflow at {settings.shown_uri} is asked") as status:
         return export_to_mlflow(
             cases,
-            uri=uri,
+            settings if experiment is None else structs.replace(settings, experiment=experiment),
             dataset=dataset,
-            experiment=experiment,
             progress=lambda done: status.update(f"{done} of {len(cases)} cases are in MLflow"),
         )
 

@@ -4,6 +4,7 @@ from driftgate.prometheus.console import ConsoleCollector
 from driftgate.prometheus.curator import CuratorCollector
 from driftgate.prometheus.families import AnalyzerCollector, MonitorCollector
 from driftgate.prometheus.server import Probes, Progress, registry_of, serve
+from driftgate.prometheus.tracker import TrackerCollector
 
 __all__ = [
     "AnalyzerCollector",
@@ -12,6 +13,7 @@ __all__ = [
     "MonitorCollector",
     "Probes",
     "Progress",
+    "TrackerCollector",
     "registry_of",
     "serve",
 ]

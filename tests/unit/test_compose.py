@@ -27,7 +27,7 @@ OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
 # What a client library reads by itself, and so is not in the project's own table.
-FOREIGN_VARIABLES = {"MLFLOW_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI"}
+FOREIGN_VARIABLES = {"MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"}
 
 
 def dockerfile_instructions() -> list[tuple[str, list[str]]]:
@@ -63,7 +63,7 @@ def test_all_roles_are_there() -> None:
     assert set(SERVICES) >= {"kafka", "mlflow", "analyzer", "monitor", "curator"}
     assert SERVICES["analyzer"]["deploy"]["replicas"] >= 2
     assert {SERVICES[name]["image"] for name in OURS} == {"driftgate:local"}
-    assert set(OURS) == {"mlflow", "analyzer", "monitor", "curator", "console"}
+    assert set(OURS) == {"mlflow", "analyzer", "monitor", "tracker", "curator", "console"}
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "mlflow"])
@@ -144,7 +144,7 @@ def test_kafka_settings_are_those_of_the_embedded_broker() -> None:
 
 def test_mlflow_is_reachable_under_its_name() -> None:
     """The tracking address is the server's own, by a Host header that the server accepts."""
-    uri = SERVICES["analyzer"]["environment"]["MLFLOW_TRACKING_URI"]
+    uri = SERVICES["tracker"]["environment"]["DRIFTGATE_MLFLOW_URI"]
     command = command_of(SERVICES["mlflow"])
     hosts = next(part for part in command if part.startswith("--allowed-hosts="))
     assert uri.removeprefix("http://") in hosts.partition("=")[2].split(",")

@@ -12,8 +12,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from analyzer.curator_telemetry import CuratorTelemetry
 from analyzer.telemetry import Telemetry as AnalyzerTelemetry
-from driftgate.prometheus import AnalyzerCollector, CuratorCollector, MonitorCollector
+from driftgate.prometheus import (
+    AnalyzerCollector,
+    CuratorCollector,
+    MonitorCollector,
+    TrackerCollector,
+)
 from streams.telemetry import Telemetry as MonitorTelemetry
+from streams.tracking.telemetry import TrackerTelemetry
 from tests.support.folding import heartbeat
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -27,6 +33,7 @@ def families() -> set[str]:
     registry.register(AnalyzerCollector(AnalyzerTelemetry(), heartbeat))
     registry.register(CuratorCollector(CuratorTelemetry()))
     registry.register(MonitorCollector(MonitorTelemetry()))
+    registry.register(TrackerCollector(TrackerTelemetry(0.02)))
     text = generate_latest(registry).decode()
     return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
 

@@ -47,6 +47,9 @@ SHELLS = {
     "streams/console/web*": "answers HTTP",
     "streams/notify/channels.py": "speaks to mail servers, chats and Alertmanager",
     "streams/notify/notifier.py": "consumes alerts, and waits between attempts",
+    "streams/tracking/kafka_*": "consumes, and commits what MLflow has",
+    "streams/tracking/mlflow_*": "writes to MLflow, in a thread, and waits for it",
+    "streams/tracking/tracker.py": "the process that ties Kafka to MLflow",
     "streams/kafka_*": "reads ranges of the log back, and writes what the fold says",
 }
 

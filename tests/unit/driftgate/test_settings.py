@@ -15,10 +15,10 @@ from driftgate.settings import (
     console_settings,
     curator_settings,
     kafka_settings,
-    mlflow_uri,
     monitor_settings,
     policy_setting,
     service_setting,
+    tracker_settings,
 )
 from schemas.policy import default_policy
 from schemas.settings import KafkaSettings
@@ -140,9 +140,10 @@ def test_curator_settings_come_from_the_environment() -> None:
 def test_mlflow_is_where_we_or_mlflow_say() -> None:
     """Our variable goes before MLflow's own; without both it is a file of this folder."""
     both = {"DRIFTGATE_MLFLOW_URI": "http://a:1", "MLFLOW_TRACKING_URI": "http://b:2"}
-    assert mlflow_uri(both) == "http://a:1"
-    assert mlflow_uri({**both, "DRIFTGATE_MLFLOW_URI": " "}) == "http://b:2"
-    assert mlflow_uri({}) == "sqlite:///mlflow.db"
+    assert tracker_settings(both, KafkaSettings()).uri == "http://a:1"
+    theirs = {**both, "DRIFTGATE_MLFLOW_URI": " "}
+    assert tracker_settings(theirs, KafkaSettings()).uri == "http://b:2"
+    assert tracker_settings({}, KafkaSettings()).uri == "sqlite:///mlflow.db"
 
 
 @pytest.mark.parametrize(
@@ -180,3 +181,43 @@ def test_policy_comes_from_a_file(tmp_path: Path) -> None:
         policy_setting({"DRIFTGATE_POLICY": str(bad)})
     with pytest.raises(SettingsError, match=r"missing\.yaml"):
         policy_setting({"DRIFTGATE_POLICY": str(bad)}, tmp_path / "missing.yaml")
+
+
+def test_files_of_sqlite_are_beside_it(tmp_path: Path) -> None:
+    """Not below whatever folder the tracker is started in; a server decides for itself."""
+    environ = {"DRIFTGATE_MLFLOW_URI": f"sqlite:///{tmp_path}/data/m.db?timeout=3"}
+    settings = tracker_settings(environ, KafkaSettings())
+    assert settings.artifact_location == (tmp_path / "data/mlflow-artifacts").as_uri()
+    assert settings.trace_ratio == float(ENVIRONMENT["DRIFTGATE_TRACE_RATIO"].default)
+    server = tracker_settings({"DRIFTGATE_MLFLOW_URI": "http://b:5000"}, KafkaSettings())
+    assert server.artifact_location is None
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///mlruns", "hunter2"])
+def test_a_folder_keeps_no_traces(uri: str) -> None:
+    """The refusal says what would do, and keeps what may be a secret to itself."""
+    with pytest.raises(SettingsError, match=r"sqlite:///mlflow\.db") as caught:
+        tracker_settings({"DRIFTGATE_MLFLOW_URI": uri}, KafkaSettings())
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "all"])
+def test_a_ratio_is_from_0_to_1(ratio: str) -> None:
+    """Anything else is refused by its name."""
+    with pytest.raises(SettingsError, match="DRIFTGATE_TRACE_RATIO"):
+        tracker_settings({"DRIFTGATE_TRACE_RATIO": ratio}, KafkaSettings())
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://ann:hunter2@db:5432/mlflow?sslmode=x", "postgresql://db:5432/mlflow"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////var/m.db", "sqlite:////var/m.db"),
+        ("postgresql://ann:p@ss@db/mlflow", "postgresql://db/mlflow"),
+    ],
+)
+def test_a_uri_is_shown_without_its_password(uri: str, shown: str) -> None:
+    """It goes into log lines."""
+    settings = tracker_settings({"DRIFTGATE_MLFLOW_URI": uri}, KafkaSettings())
+    assert settings.shown_uri == shown
