@@ -119,6 +119,7 @@ class RunPage(NamedTuple):
 
     run_id: str
     url: str
+    ended: bool
 
 
 def find_run(url: str, experiment: str, rollout_id: str, timeout_s: float = 5.0) -> RunPage | None:
@@ -146,8 +147,9 @@ def find_run(url: str, experiment: str, rollout_id: str, timeout_s: float = 5.0)
     runs = found.get("runs") or [] if found else []
     if not runs:
         return None
-    run_id = str(runs[0]["info"]["run_id"])
-    return RunPage(run_id, f"{url.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}")
+    info = runs[0]["info"]
+    page = f"{url.rstrip('/')}/#/experiments/{experiment_id}/runs/{info['run_id']}"
+    return RunPage(str(info["run_id"]), page, ended=info["status"] != "RUNNING")
 
 
 def _experiment_id(url: str, experiment: str, timeout_s: float) -> str | None:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 
 from driftgate.broker import Broker
 from driftgate.commanding import command, new_command
 from driftgate.demo.audit import Audit, audit
+from driftgate.demo.cast import SERVICE, Cast
+from driftgate.demo.traffic import RATE_PER_S, submit, tell
 from driftgate.demo.view import View
 from driftgate.errors import DriftgateError
-from driftgate.processes import Role
-from driftgate.producing import read_prompts, repeated
-from driftgate.reading import TopicReader, decode_control, decode_metrics
-from driftgate.topics import ensure_topics
+from driftgate.mlflow_server import RunPage, find_run, free_port, mlflow_server
+from driftgate.reading import TopicReader, decode_control, decode_metrics, read_all
+from driftgate.settings import tracker_settings
 from schemas.control import (
+    AlertEvent,
     ControlEvent,
     GateStatus,
     RollbackConfirmed,
@@ -33,24 +32,19 @@ from schemas.control import (
 )
 from schemas.log import Command, Heartbeat, ModelState, decode_log_record
 from schemas.policy import parse_policy
-from schemas.prompts import PromptSubmitted
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
 
-__all__ = ["Outcome", "Story"]
+__all__ = ["Ending", "Outcome", "Story"]
 
-SERVICE = "demo"
-WORKERS = ("analyzer-1", "analyzer-2")
-RATE_PER_S = 100.0
 REGRESSION = {"deployment": "semantic", "error_rate": 0.5}
 """Half of green's batches fail: their prompts are served by the rules, so users see nothing."""
 HEALTHY_SECONDS_AT_HALF = 4.0
 """How long green serves half of the users before the regression."""
 STORY_TIMEOUT_S = 110.0
 DRAIN_TIMEOUT_S = 20.0
-_BAD_PROMPTS = (b"not json", b'{"prompt": "   "}', b'{"text": "no prompt"}', b'{"prompt": "\xff"}')
-_EVERY_BAD = 60
-"""Among so many good prompts there is a bad one."""
+TRACKED_TIMEOUT_S = 90.0
+"""For the tracker to bring the end of the rollout into MLflow."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -69,6 +63,21 @@ class Outcome(msgspec.Struct, frozen=True):
     lost: int
     duplicated: int
     broker: str
+    console: str
+    """Its address."""
+    mlflow_uri: str
+    mlflow_run: str
+    """Id of the rollout's run; empty when the tracker did not finish it in time."""
+
+
+class Ending(NamedTuple):
+    """The outcome, and where to look further while the processes are there."""
+
+    outcome: Outcome
+    token: str
+    """Of an operator, for the console."""
+    mlflow_page: str
+    """Of the rollout's run."""
 
 
 class Story:
@@ -93,110 +102,119 @@ class Story:
         self._broker = broker
         self._kafka = kafka
         self._folder = folder
-        self._faults = folder / "faults.json"
         self._view = view
-        self._environ = {
-            **environ,
-            "DRIFTGATE_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "DRIFTGATE_TOPIC_PREFIX": kafka.topic_prefix,
-            "DRIFTGATE_SERVICE": SERVICE,
-            "DRIFTGATE_FAULTS_FILE": str(self._faults),
-        }
-        self._roles: list[Role] = []
+        self._cast = Cast(kafka, folder, environ)
         self._half_since: float | None = None
         self._regression_ms = 0
         self._rolled_back: RolloutRolledBack | None = None
         self._rolled_back_ms = 0
         self._confirmed: RollbackConfirmed | None = None
 
-    async def run(self) -> Outcome:
+    async def run(self, told: Callable[[Ending], None], *, keep: bool) -> None:
         """Tell the story from beginning to end.
+
+        Args:
+            told: gets the end while all processes are still there.
+            keep: go on with healthy prompts after it, until cancelled.
 
         Raises:
             DriftgateError: a process died, or the story did not end in time; says why.
         """
-        await ensure_topics(self._kafka)
-        with ExitStack() as stack:
-            for name in WORKERS:
-                self._start(stack, name, ["analyzer", "--worker-id", name])
-            self._start(stack, "monitor", ["monitor", "--monitor-id", "demo-monitor"])
-            await self._wait_for_workers()
-            producing = asyncio.create_task(self._produce())
-            try:
-                async with asyncio.timeout(STORY_TIMEOUT_S):
-                    await self._watch(producing)
-            except TimeoutError as error:
-                raise DriftgateError(
-                    f"the story did not end within {STORY_TIMEOUT_S:g} s; logs: {self._folder}"
-                ) from error
-            finally:
-                producing.cancel()
-                await asyncio.gather(producing, return_exceptions=True)
+        with self._cast as cast:
+            self._view.say("two analyzers, monitor, curator, tracker and console start")
+            await cast.start()
+            await asyncio.to_thread(
+                cast.wait_until_ready, lambda n: self._view.say(f"{n} is ready")
+            )
+            await self._introduce_workers()
+            self._view.say(f"console: {cast.console_url}")
+            await self._with_traffic(self._told_in_time())
             counted = await self._drain()
-        return self._outcome(counted)
+            self._view.say("waiting for MLflow to have all of it")
+            settings = tracker_settings(cast.environ, self._kafka)
+            port = free_port()
+            # In a thread: its start takes seconds.
+            server = mlflow_server(settings.uri, port, cast.environ)
+            await asyncio.to_thread(server.__enter__)
+            try:
+                page = await self._tracked(f"http://127.0.0.1:{port}", settings.experiment)
+                outcome = self._outcome(counted, settings.uri, page)
+                told(Ending(outcome, cast.token, page.url if page else ""))
+                if keep:
+                    await self._with_traffic(self._stay())
+            finally:
+                await asyncio.to_thread(server.__exit__, None, None, None)
 
-    def _start(self, stack: ExitStack, name: str, arguments: list[str]) -> None:
-        role = Role(name, arguments, self._environ, self._folder / f"{name}.log")
-        self._roles.append(stack.enter_context(role))
-
-    def _check_roles(self) -> None:
-        for role in self._roles:
-            ended = role.ended()
-            if ended:
-                raise DriftgateError(ended)
-
-    async def _wait_for_workers(self) -> None:
-        self._view.say(f"{len(WORKERS)} analyzers and the monitor start; the model is loading")
-        ready: set[str] = set()
-        async with TopicReader(self._kafka, Topic.LOG) as log:
-            deadline = time.monotonic() + STORY_TIMEOUT_S
-            while len(ready) < len(WORKERS):
-                self._check_roles()
-                if time.monotonic() > deadline:
-                    raise DriftgateError(f"the workers did not get ready; logs: {self._folder}")
-                for record in await log.poll(0.5):
-                    beat = decode_log_record(record.value)
-                    if isinstance(beat, Heartbeat) and beat.model is ModelState.READY:
-                        if beat.worker_id not in ready:
-                            mib = beat.rss_bytes / 2**20
-                            self._view.say(
-                                f"{beat.worker_id} is ready: {beat.encoder}, {mib:.0f} MiB"
-                            )
-                        ready.add(beat.worker_id)
-
-    async def _produce(self) -> None:
-        """Publish prompts at a steady rate, with bad ones among them, until cancelled."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._kafka.bootstrap_servers,
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=5,
-        )
-        await producer.start()
-        topic = self._kafka.topic(Topic.PROMPTS)
+    async def _with_traffic(self, story: Coroutine[Any, Any, None]) -> None:
+        """Run a part while prompts and feedback come."""
+        traffic = [asyncio.create_task(each(self._kafka)) for each in (submit, tell)]
+        part = asyncio.create_task(story)
         try:
-            started = time.monotonic()
-            for number, (key, value) in enumerate(_records(_sample())):
-                await asyncio.sleep(max(started + number / RATE_PER_S - time.monotonic(), 0))
-                await producer.send(topic, key=key, value=value)
+            await asyncio.wait({part, *traffic}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*traffic, part):
+                if task.done():
+                    task.result()
         finally:
-            # Flushes: what was sent is on the topic before anybody counts.
-            await producer.stop()
+            for task in (part, *traffic):
+                task.cancel()
+            await asyncio.gather(part, *traffic, return_exceptions=True)
 
-    async def _watch(self, producing: asyncio.Task[None]) -> None:
+    async def _introduce_workers(self) -> None:
+        beats: dict[str, Heartbeat] = {}
+        for record in await read_all(self._kafka, Topic.LOG, committed_only=False):
+            beat = decode_log_record(record.value)
+            if isinstance(beat, Heartbeat) and beat.model is ModelState.READY:
+                beats[beat.worker_id] = beat
+        for name, beat in sorted(beats.items()):
+            mib = beat.rss_bytes / 2**20
+            self._view.say(f"{name} has its model: {beat.encoder}, {mib:.0f} MiB")
+
+    async def _told_in_time(self) -> None:
+        try:
+            async with asyncio.timeout(STORY_TIMEOUT_S):
+                await self._watch()
+        except TimeoutError as error:
+            raise DriftgateError(
+                f"the story did not end within {STORY_TIMEOUT_S:g} s; logs: {self._folder}"
+            ) from error
+
+    async def _watch(self) -> None:
         """Start the rollout and follow it to the confirmed rollback."""
-        async with TopicReader(self._kafka, Topic.CONTROL, Topic.METRICS) as reader:
+        async with TopicReader(self._kafka, Topic.CONTROL, Topic.METRICS, Topic.ALERTS) as reader:
             await self._start_rollout()
             while self._confirmed is None:
-                self._check_roles()
-                if producing.done():
-                    producing.result()
+                self._cast.check()
                 for record in await reader.poll(0.2):
                     if record.topic == self._kafka.topic(Topic.CONTROL):
                         self._take(decode_control(record), record.timestamp)
+                    elif record.topic == self._kafka.topic(Topic.ALERTS):
+                        alert = msgspec.json.decode(record.value, type=AlertEvent)
+                        self._view.say(f"ALERT {alert.status}: {alert.summary}")
                     else:
                         self._show(record)
                 self._inject_when_due()
+        self._cast.faults.unlink()
+
+    async def _stay(self) -> None:
+        """Keep everything open, for people to look around."""
+        while True:
+            self._cast.check()
+            await asyncio.sleep(1.0)
+
+    async def _tracked(self, server: str, experiment: str) -> RunPage | None:
+        """The page of the rollout's run, once it has ended there too."""
+        assert self._rolled_back is not None  # the story ends with it
+        rollout_id = self._rolled_back.rollout_id or ""
+        deadline = time.monotonic() + TRACKED_TIMEOUT_S
+        while True:
+            self._cast.check()
+            page = await asyncio.to_thread(find_run, server, experiment, rollout_id)
+            if page is not None and page.ended:
+                return page
+            if time.monotonic() > deadline:
+                self._view.say(f"MLflow has no end of the rollout; logs: {self._folder}")
+                return None
+            await asyncio.sleep(0.5)
 
     async def _start_rollout(self) -> None:
         policy_text = resources.files("driftgate.demo").joinpath("policy.yaml").read_text("utf-8")
@@ -236,9 +254,10 @@ class Story:
             return
         if time.monotonic() - since < HEALTHY_SECONDS_AT_HALF:
             return
-        written = self._faults.with_suffix(".new")
+        faults = self._cast.faults
+        written = faults.with_suffix(".new")
         written.write_bytes(msgspec.json.encode(REGRESSION))
-        written.rename(self._faults)
+        written.rename(faults)
         self._regression_ms = time.time_ns() // 1_000_000
         self._view.say("REGRESSION: from now on half of green's batches fail")
 
@@ -252,7 +271,7 @@ class Story:
                 return counted
             await asyncio.sleep(0.5)
 
-    def _outcome(self, counted: Audit) -> Outcome:
+    def _outcome(self, counted: Audit, mlflow_uri: str, page: RunPage | None) -> Outcome:
         rolled_back, confirmed = self._rolled_back, self._confirmed
         gate = rolled_back.gate if rolled_back else None
         return Outcome(
@@ -267,18 +286,7 @@ class Story:
             lost=counted.lost,
             duplicated=counted.duplicated,
             broker=self._broker.version,
+            console=self._cast.console_url,
+            mlflow_uri=mlflow_uri,
+            mlflow_run=page.run_id if page else "",
         )
-
-
-def _sample() -> list[PromptSubmitted]:
-    with resources.as_file(resources.files("driftgate").joinpath("demo_prompts.jsonl")) as path:
-        return [row for row in read_prompts(path) if isinstance(row, PromptSubmitted)]
-
-
-def _records(prompts: list[PromptSubmitted]) -> Iterator[tuple[bytes | None, bytes]]:
-    bad = itertools.cycle(_BAD_PROMPTS)
-    for number, prompt in enumerate(repeated(prompts, None), 1):
-        # By user: a user's prompts meet the same worker, and its cache, each time.
-        yield (prompt.user_id or "").encode() or None, msgspec.json.encode(prompt)
-        if number % _EVERY_BAD == 0:
-            yield None, next(bad)
