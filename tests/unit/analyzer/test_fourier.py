@@ -27,7 +27,7 @@ def test_a_seed_is_one_map() -> None:
 
 
 def test_the_numbers_of_a_seed_are_those_of_all_versions() -> None:
-    """References outlive a NumPy: these first normals of seed 1 are the old generator's for good."""
+    """References outlive a NumPy: the old generator's first normals of seed 1."""
     drawn = np.array([1.62434536, -0.61175641, -0.52817175, -1.07296862])
     found = FourierMap(1, seed=1, count=8, bandwidth=2.0).features(np.ones((1, 1), np.float32))[0]
     expected = np.concatenate([np.cos(drawn / 2), np.sin(drawn / 2)]) / 2

@@ -178,7 +178,7 @@ def with_vector(offset: int, arm: RowFlag, seed: int, reference: str = "a" * 16)
 
 
 def test_embeddings_are_summed_by_arm() -> None:
-    """Each arm's sum is of its own rows; a row without a vector is in none, and none is left out."""
+    """Each arm's sum is of all of its own rows that have a vector."""
     control, candidate = RowFlag(0), RowFlag.CANDIDATE
     rows = [
         with_vector(1, control, 1),

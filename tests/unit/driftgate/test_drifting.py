@@ -15,11 +15,12 @@ from driftgate.drift_setting import check_reference
 from driftgate.drifting import Measured, make_reference, measure
 from driftgate.errors import Exit, SettingsError
 from schemas.drift import DriftDetector, DriftFeature, DriftRules
-from schemas.drift_reference import ReferenceFile, with_id
+from schemas.drift_reference import ReferenceFile, reference_contradictions
 from schemas.prompts import PromptSubmitted
 from schemas.settings import KafkaSettings
 from streams.drift.watch import new_drift_watch
 from tests.support.references import TEXTS, reference_file
+
 
 def measured(texts: list[str]) -> Measured:
     """As :func:`reference_file` has them measured."""
@@ -72,11 +73,13 @@ def test_too_few_prompts_are_refused() -> None:
         make_reference(measured(TEXTS[:40]), HashingEncoder(), source="x", seed=1)
 
 
-def test_prompts_that_are_all_the_same_make_a_reference() -> None:
-    """It is a poor one, and still one: nothing is divided by zero."""
-    file = make_reference(measured(TEXTS[:1] * 200), HashingEncoder(), source="x", seed=1)
-    assert file.reference.fourier.bandwidth == 1.0
-    assert with_id(file) == file
+def test_prompts_that_are_all_the_same_are_refused() -> None:
+    """Nothing could be told from them; two different ones, over and over, are enough."""
+    with pytest.raises(ValueError, match="all the same"):
+        make_reference(measured(TEXTS[:1] * 200), HashingEncoder(), source="x", seed=1)
+    file = make_reference(measured(TEXTS[:2] * 100), HashingEncoder(), source="x", seed=1)
+    assert reference_contradictions(file.reference) == []
+    assert len(file.centroid_vectors()) == 2
 
 
 def test_the_watch_is_held_against_the_reference() -> None:
@@ -103,7 +106,7 @@ def of_model(model: str, dimension: int = 384) -> ReferenceFile:
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        (of_model("hashing:384:v1"), f"made with model hashing:384:v1, the one here .* {PINNED_SHA256}"),
+        (of_model("hashing:384:v1"), f"model hashing:384:v1, the one here .* {PINNED_SHA256}"),
         (of_model(PINNED_SHA256, 768), "768 dimensions, models here have 384"),
     ],
     ids=["model", "dimension"],

@@ -71,9 +71,16 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff\x00", b"[]", b'{"id": 1}', b"[" * 100_000, msgspec.json.encode(reference_file())[:-40]],
+    [
+        b"",
+        b"\xff\x00",
+        b"[]",
+        b'{"id": 1}',
+        b"[" * 100_000,
+        msgspec.json.encode(reference_file())[:-40],
+    ],
     ids=["empty", "binary", "list", "stranger", "deep", "cut short"],
-)  # fmt: skip
+)
 def test_what_is_no_reference_is_refused(tmp_path: Path, content: bytes) -> None:
     """Bytes that are no JSON, JSON of another shape, and half a file."""
     assert "is no drift reference" in refusal(written(tmp_path, content))
