@@ -28,7 +28,8 @@ def centroids_of(vectors: Vectors, seed: int) -> Vectors:
         vectors: of unit norm, shape (rows, dimension).
         seed: of the first guess.
     """
-    clusters = max(1, min(CENTROIDS, len(vectors) // _ROWS_A_CENTROID))
+    distinct = len(np.unique(vectors, axis=0))
+    clusters = max(1, min(CENTROIDS, len(vectors) // _ROWS_A_CENTROID, distinct))
     # On the unit sphere the nearest mean by distance is mostly the nearest by cosine.
     means = KMeans(clusters, n_init=1, random_state=seed).fit(vectors).cluster_centers_
     return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)

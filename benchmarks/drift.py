@@ -219,7 +219,7 @@ def _ours(stream: _Stream, file: ReferenceFile, run_length: float) -> tuple[list
     said = []
     began = time.process_time()
     for number, (samples, sums) in enumerate(records):
-        found = watch.take(samples, (None, sums), number, rules, whole=True)
+        found = watch.take(samples, (None, sums), number, rules)
         said += [(number + 1) * _RECORD_ROWS for finding in found if finding.begins]
     return said, (time.process_time() - began) / len(stream) * 1e6
 

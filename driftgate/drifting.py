@@ -105,14 +105,15 @@ def make_reference(
             same reference.
 
     Raises:
-        ValueError: too few prompts.
+        ValueError: too few prompts, or all of them the same.
     """
     rng = np.random.default_rng(seed)
     vectors = measured.vectors
     one, other = rng.integers(0, len(vectors), (2, _PAIRS))
     distances = np.linalg.norm(vectors[one] - vectors[other], axis=1)
-    # Prompts that are all the same have none.
-    bandwidth = float(np.median(distances[distances > 0])) if distances.any() else 1.0
+    if not distances.any():
+        raise ValueError("its prompts are all the same, and a reference needs different ones")
+    bandwidth = float(np.median(distances[distances > 0]))
     mapped = FourierMap(encoder.dimension, seed=seed, bandwidth=bandwidth).features(vectors)
     mean, spread, line = calibrate_fourier(mapped, rng)
     values = {

@@ -38,6 +38,7 @@ __all__ = [
     "curator_settings",
     "http_address",
     "kafka_settings",
+    "model_setting",
     "monitor_settings",
     "notifier_settings",
     "policy_setting",
@@ -296,6 +297,11 @@ def reference_setting(environ: Mapping[str, str]) -> ReferenceFile | None:
         raise SettingsError(f"DRIFTGATE_DRIFT_REFERENCE: {error}") from error
 
 
+def model_setting(environ: Mapping[str, str]) -> str | None:
+    """The model that is configured, if any is."""
+    return environ.get("DRIFTGATE_MODEL", "").strip() or None
+
+
 def validation_report_setting(environ: Mapping[str, str]) -> Path:
     """Where the report of `driftgate validate` is."""
     return _read(environ, "DRIFTGATE_VALIDATION_REPORT", Path)
@@ -320,7 +326,7 @@ def analyzer_settings(
         worker_id=stable_id or f"{socket.gethostname()}-{os.getpid()}",
         static_member=bool(stable_id),
         delivery=_read(environ, "DRIFTGATE_DELIVERY", Delivery),
-        model=environ.get("DRIFTGATE_MODEL", "").strip() or None,
+        model=model_setting(environ),
         encoder=_read(environ, "DRIFTGATE_ENCODER", _encoder),
         device=_read(environ, "DRIFTGATE_DEVICE", str),
         model_cache_dir=default_cache_dir(environ) / "models",

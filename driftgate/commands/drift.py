@@ -11,8 +11,9 @@ import msgspec
 import typer
 
 from analyzer.encoder_choice import choose_encoder
-from analyzer.errors import AnalyzerError
+from analyzer.errors import AnalyzerError, Rejection
 from analyzer.model import locate_model
+from analyzer.validate import Limits, validate
 from driftgate.commands.options import Bootstrap, JsonFlag, PolicyFile, Service
 from driftgate.console_io import err, out, print_json, table
 from driftgate.errors import DriftgateError, Exit
@@ -105,7 +106,20 @@ def _read(file: Path) -> list[PromptSubmitted]:
             f"{file}:{first.line}: {first.reason} ({len(bad)} such rows): mend them or take them "
             "out, since the reference should say what prompts are like"
         )
-    return [row for row in rows if isinstance(row, PromptSubmitted)]
+    prompts = [row for row in rows if isinstance(row, PromptSubmitted) and _is_accepted(row)]
+    if len(prompts) < len(rows):
+        count = len(rows) - len(prompts)
+        err.print(f"left out: {count} prompts that an analyzer would refuse", markup=False)
+    return prompts
+
+
+def _is_accepted(prompt: PromptSubmitted) -> bool:
+    """Whether an analyzer would measure it."""
+    try:
+        validate(prompt, Limits())
+    except Rejection:
+        return False
+    return True
 
 
 def _weight(policy: Policy) -> float:

@@ -16,9 +16,10 @@ from driftgate.commands.options import Bootstrap, JsonFlag, PolicyFile, Service
 from driftgate.commands.replay import explain
 from driftgate.commands.rollout_status import status
 from driftgate.console_io import err, out, print_json, table
+from driftgate.drift_setting import check_model_of
 from driftgate.errors import DriftgateError, Exit
 from driftgate.preflight import Plan, checklist
-from driftgate.settings import kafka_settings, policy_setting, service_setting
+from driftgate.settings import kafka_settings, model_setting, policy_setting, service_setting
 from driftgate.topics import ensure_topics
 from driftgate.waiting import require_broker
 from schemas.control import ControlEvent, RollbackConfirmed
@@ -74,6 +75,12 @@ def _plan(kafka: KafkaSettings, service: str, policy: Path | None, green: str | 
         known = ", ".join(d.name for d in chosen.deployments)
         raise DriftgateError(
             f"the policy has no deployment {name!r}; it has: {known}", Exit.SETTINGS
+        )
+    if chosen.drift.enabled and chosen.drift.reference is not None:
+        check_model_of(
+            chosen.drift.reference,
+            model_setting(os.environ),
+            where="drift.reference (DRIFTGATE_DRIFT_REFERENCE)",
         )
     return Plan(kafka, service, chosen, deployment)
 

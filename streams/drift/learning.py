@@ -54,7 +54,10 @@ class Learning(msgspec.Struct, kw_only=True):
         """An upper 95 % bound of the standard deviation of a block.
 
         Of blocks, so that rows that resemble their neighbours do not pass for independent ones; a
-        bound, since a deviation that is taken too small makes false alarms.
+        bound, since a deviation that is taken too small makes false alarms. The 5 % quantile of
+        chi-squared is that of Wilson and Hilferty, The Distribution of Chi-Square, 1931.
         """
-        sd = math.sqrt(self.squares / (self.blocks - 1))
-        return sd * (1.0 + _ONE_SIDED_95 / math.sqrt(2.0 * self.blocks))
+        freedom = self.blocks - 1
+        part = 2.0 / (9.0 * freedom)
+        quantile = freedom * (1.0 - part - _ONE_SIDED_95 * math.sqrt(part)) ** 3
+        return math.sqrt(self.squares / quantile)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from analyzer.blend import blend
+from analyzer.fourier import FourierRow
 from analyzer.measure import Row, measurement_batch, rejected_row, result_row
 from analyzer.pipeline import Accepted, Incoming, Refused, Semantic, admit
 from analyzer.validate import Limits
+from schemas.drift import stacked_sums
 from schemas.log import MeasurementBatch, RowFlag, decode_log_record, encode_log_record
 from schemas.prompts import Arm, FallbackReason, RejectionCode, SemanticScores, SourcePosition
 from schemas.rollout import NO_BUCKET, RolloutState, Segment
@@ -168,3 +170,40 @@ def test_segments_do_not_depend_on_the_order_of_rows() -> None:
     made = batch(rows, rolling(segments=segments))
     assert made.segments == ["a", "b", "c", "rest"]
     assert np.array_equal(made.rows().segment, [1, 0, 3])
+
+
+def with_vector(offset: int, arm: RowFlag, seed: int, reference: str = "a" * 16) -> Row:
+    features = np.random.default_rng(seed).normal(0.0, 0.1, 16).astype(np.float32)
+    return Row(1, offset, int(arm | RowFlag.SEMANTIC), fourier=FourierRow(reference, features))
+
+
+def test_embeddings_are_summed_by_arm() -> None:
+    """Each arm's sum is of all of its own rows that have a vector."""
+    control, candidate = RowFlag(0), RowFlag.CANDIDATE
+    rows = [
+        with_vector(1, control, 1),
+        with_vector(2, candidate, 2),
+        Row(1, 3, int(candidate | RowFlag.FALLBACK)),
+        with_vector(4, candidate, 3),
+        Row(1, 5, 0),
+        with_vector(6, control | RowFlag.SHADOW, 4),
+        with_vector(7, candidate, 5),
+    ]
+    read = decode_log_record(encode_log_record(batch(rows)))
+    assert isinstance(read, MeasurementBatch)
+    for found, chosen in (
+        (read.control_embeddings, [rows[0], rows[5]]),
+        (read.candidate_embeddings, [rows[1], rows[3], rows[6]]),
+    ):
+        assert found is not None
+        assert (found.reference, found.rows) == ("a" * 16, len(chosen))
+        expected = np.sum([row.fourier.features for row in chosen if row.fourier], axis=0)
+        np.testing.assert_allclose(stacked_sums([found])[0], expected, atol=1e-6)
+
+
+def test_an_arm_without_vectors_has_no_sum() -> None:
+    """Rules alone, or a model that is away: the record says nothing of embeddings."""
+    rows = [Row(1, 1, 0), with_vector(2, RowFlag.CANDIDATE, 1)]
+    assert batch(rows).control_embeddings is None
+    assert batch(rows).candidate_embeddings is not None
+    assert batch(rows[:1]).candidate_embeddings is None
