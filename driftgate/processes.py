@@ -30,15 +30,23 @@ class Role:
         arguments: after `driftgate`.
         environ: its whole environment.
         log_path: where its output goes.
+        nice: how far it steps back when there is more to do than processors.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], environ: Mapping[str, str], log_path: Path
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        log_path: Path,
+        *,
+        nice: int = 0,
     ) -> None:
         self.name = name
         self.log_path = log_path
         self._arguments = arguments
         self._environ = dict(environ)
+        self._nice = nice
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -70,6 +78,9 @@ class Role:
                 # Ctrl-C in a terminal goes to a whole group: the parent stops children in order.
                 start_new_session=True,
             )
+        if self._nice:
+            # Before it has threads: they take it over.
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, self._nice)
 
     def ended(self) -> str | None:
         """How it ended, with its last lines, or None while it runs."""

@@ -26,6 +26,8 @@ WORKERS = ("analyzer-1", "analyzer-2")
 READY_TIMEOUT_S = 180.0
 """MLflow's imports and the tables of a new database take half a minute on a small busy machine."""
 _ASK_SECONDS = 0.3
+_NICE_SINK = 10
+"""All of it is on one machine here: what only looks on is not to cost the prompts time."""
 
 
 class Cast:
@@ -52,6 +54,8 @@ class Cast:
             # Not the user's own: nobody wants a demo in there.
             "DRIFTGATE_MLFLOW_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "DRIFTGATE_CONSOLE_DIR": str(folder),
+            # The demo is short: so that there is something to see.
+            "DRIFTGATE_TRACE_RATIO": "0.2",
             "DRIFTGATE_FAULTS_FILE": str(self.faults),
         }
         self.token = ""
@@ -92,7 +96,8 @@ class Cast:
         port = free_port()
         environ = {**self.environ, "DRIFTGATE_HTTP_HOST": HOST, "DRIFTGATE_HTTP_PORT": str(port)}
         self._ports[name] = port
-        role = Role(name, arguments, environ, self._folder / f"{name}.log")
+        nice = 0 if name in (*WORKERS, "monitor") else _NICE_SINK
+        role = Role(name, arguments, environ, self._folder / f"{name}.log", nice=nice)
         self._roles.append(self._stack.enter_context(role))
 
     @property
