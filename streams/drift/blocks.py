@@ -15,8 +15,8 @@ BLOCK_ROWS = 32
 ones are seen later, by half a block in the mean. A mean of 32 is close to normal whatever its rows
 are, which is what thresholds rest on."""
 LATENCY_BLOCK = 8
-"""Records of a block of latencies: the prompts of one record came out of the model together, and
-have one latency between them."""
+"""Looks of a block of latencies: the prompts of one batch came out of the model together, and have
+one latency between them; batches that are counted together are one look, too."""
 
 
 class Blocks(msgspec.Struct, kw_only=True):
@@ -61,7 +61,7 @@ def new_blocks(features: int, size: int) -> Blocks:
 
 
 class RecordBlock(msgspec.Struct, kw_only=True):
-    """The same for one feature of which each record has one value; changed in place."""
+    """The same for one feature of which each look has one value; changed in place."""
 
     total: float = 0.0
     records: int = 0

@@ -24,6 +24,7 @@ from driftgate.settings import ENVIRONMENT
 from schemas.alerting import AlertRule, AlertRules
 from schemas.catalogue import catalogue, event_named
 from schemas.control import Verdict
+from schemas.drift import DriftFeature, DriftRules
 from schemas.policy import Gate, GateRole, Metric, Policy, Stage, Windows, parse_policy
 from schemas.preflight import PreflightCheck
 from schemas.prompts import FallbackReason, RejectionCode
@@ -197,7 +198,7 @@ def shell_lines() -> list[str]:
 def test_commands_exist(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every `driftgate` command of the pages is one that the command line takes."""
     monkeypatch.chdir(tmp_path)
-    for name in ("prompts.jsonl", "labelled.jsonl", "my-policy.yaml"):
+    for name in ("prompts.jsonl", "labelled.jsonl", "my-policy.yaml", "reference.json"):
         Path(name).touch()
     command: Any = typer.main.get_command(app)
     name, *arguments = shlex.split(line, comments=True)
@@ -232,6 +233,8 @@ def test_lists_are_complete() -> None:
     assert set(first_column(policy, "verdict")) == set(Verdict)
     assert set(first_column(DOCS["architecture.md"], "phase")) == set(Phase)
     assert set(first_column(policy, "check")) == set(PreflightCheck)
+    assert first_column(DOCS["drift.md"], "feature") == list(DriftFeature)
+    assert first_column(policy, "key") == list(DriftRules.__struct_fields__)
     cells = first_column(DOCS["alerts.md"], "rule")
     rules = {rule for cell in cells for rule in cell.split("`, `")}
     assert rules == set(AlertRule)
@@ -242,7 +245,7 @@ def test_policy_example_is_complete_and_valid() -> None:
     (text,) = blocks(DOCS["policy.md"], "yaml")
     parse_policy(text, file="docs/policy.md")
     keys = set(re.findall(r"^[ -]*(\w+):", text, re.MULTILINE))
-    for part in (Policy, AlertRules, Deployment, Windows, Segment, Stage, Gate):
+    for part in (Policy, AlertRules, DriftRules, Deployment, Windows, Segment, Stage, Gate):
         assert set(part.__struct_fields__) <= keys
 
 
