@@ -20,7 +20,7 @@ from schemas.topics import Topic
 
 __all__ = ["RATE_PER_S", "submit", "tell"]
 
-RATE_PER_S = 60.0
+RATE_PER_S = 50.0
 """A small machine without bf16 analyses about 130 texts a second, and all of driftgate is on it."""
 _BAD_PROMPTS = (b"not json", b'{"prompt": "   "}', b'{"text": "no prompt"}', b'{"prompt": "\xff"}')
 _EVERY_BAD = 60

@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from schemas.settings import KafkaSettings
-from tests.support.mlflow_stores import MLFLOW_WARNINGS
+from tests.support.mlflow_stores import MLFLOW_WARNINGS, client_of
 from tests.support.mlflow_story import aliases_of, read_back
 from tests.support.processes import Launch, eventually
 
@@ -30,11 +30,13 @@ def test_the_demo_is_read_back_from_mlflow(
 
     Then it stays, with the console and MLflow's page open, until Ctrl-C.
     """
+    # MLflow's imports and a first look at a database take longer than the story waits.
+    client_of(f"sqlite:///{tmp_path / 'other.db'}").search_experiments()
     demo = launch("demo", "--headless", "--keep", kafka=kafka, TMPDIR=str(tmp_path))
-    demo.wait_for_log("rollout.advanced", within_s=STORY_S)
+    demo.wait_for_log("rollout.started", within_s=STORY_S)
     (folder,) = tmp_path.glob("driftgate-demo-*")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    eventually("MLflow knows the deployments", lambda: "champion is version" in (
+    eventually("MLflow knows the deployments", lambda: "green is version" in (
         folder / "tracker.log").read_text("utf-8"), STORY_S)  # fmt: skip
     before = aliases_of(uri, "demo")
     demo.wait_for_log('{"rolled_back"', within_s=STORY_S)
