@@ -295,7 +295,7 @@ def test_the_page_of_a_rollout_is_found(
     place = client.create_experiment(experiment)
     run_id = client.create_run(place, tags={"driftgate.rollout_id": ROLLOUT}).info.run_id
     page = f"{mlflow_url}/#/experiments/{place}/runs/{run_id}"
-    assert find_run(mlflow_url, experiment, ROLLOUT) == (run_id, page)
+    assert find_run(mlflow_url, experiment, ROLLOUT) == (run_id, page, False)
     assert find_run(mlflow_url, experiment, "r'") is None
     assert find_run(mlflow_url, "another", ROLLOUT) is None
 
@@ -307,6 +307,8 @@ def test_the_page_of_a_rollout_is_found(
     pages = launch(*command, "r9", kafka=kafka, **asked)
     assert pages.wait() == 1
     assert f"rollout r9 has no run in the experiment '{experiment}'" in pages.log
+    client.set_terminated(run_id)
+    assert find_run(mlflow_url, experiment, ROLLOUT) == (run_id, page, True)
 
 
 def test_a_port_that_is_taken_is_said(kafka: KafkaSettings, launch: Launch, mlflow_url: str,
