@@ -102,8 +102,14 @@ def mlflow(
         _show(settings.uri, settings, rollout, open_=open_, json=json)
         return
     port = port or free_port()
-    # As Ctrl-C: what was started is ended.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    asked = [False]
+
+    def stop(*_: object) -> None:
+        """As Ctrl-C: what was started is ended."""
+        asked[0] = True
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, stop)
     with ExitStack() as stack:
         with err.status("MLflow's server starts, which takes some seconds") as status:
             role = stack.enter_context(
@@ -117,6 +123,9 @@ def mlflow(
         _show(f"http://{HOST}:{port}", settings, rollout, open_=open_, json=json)
         err.print("Ctrl-C ends it", markup=False)
         while (end := role.ended()) is None:
+            if asked[0]:
+                # Python drops what is raised in a finaliser.
+                raise KeyboardInterrupt
             time.sleep(0.5)
         raise DriftgateError(end)
 
