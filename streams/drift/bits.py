@@ -103,16 +103,7 @@ class BitWatch(msgspec.Struct, kw_only=True, tag="bit"):
     def _finding(
         self, episode: Episode, statistic: float, threshold: float, *, begins: bool
     ) -> Finding:
-        return Finding(
-            feature=self.feature,
-            detector=episode.detector,
-            begins=begins,
-            statistic=statistic,
-            threshold=threshold,
-            direction=episode.direction,
-            first_offset=episode.first_offset,
-            reference=self.reference,
-        )
+        return episode.finding(self.feature, self.reference, statistic, threshold, begins=begins)
 
 
 def _detector(share: float) -> HddmW:

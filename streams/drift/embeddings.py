@@ -183,15 +183,8 @@ class EmbeddingWatch(msgspec.Struct, kw_only=True):
 
     def _finding(self, episode: Episode, threshold: float, *, begins: bool) -> Finding:
         assert self.statistic is not None  # asked by the caller
-        return Finding(
-            feature=DriftFeature.EMBEDDINGS,
-            detector=episode.detector,
-            begins=begins,
-            statistic=self.statistic,
-            threshold=threshold,
-            direction=episode.direction,
-            first_offset=episode.first_offset,
-            reference=self.reference,
+        return episode.finding(
+            DriftFeature.EMBEDDINGS, self.reference, self.statistic, threshold, begins=begins
         )
 
 

@@ -43,6 +43,35 @@ class Episode(msgspec.Struct, kw_only=True):
         """Of the present window, in the direction of the drift."""
         return self.total / self.blocks if self.blocks else 0.0
 
+    def finding(
+        self,
+        feature: DriftFeature,
+        reference: str | None,
+        statistic: float,
+        threshold: float,
+        *,
+        begins: bool,
+    ) -> Finding:
+        """Its begin or its end, as it is said.
+
+        Args:
+            feature: that it is of.
+            reference: id of what it is held against; None: the first rows.
+            statistic: of its detector, or of the rows that end it.
+            threshold: that the statistic is above, or quiet below.
+            begins: or ends.
+        """
+        return Finding(
+            feature=feature,
+            detector=self.detector,
+            begins=begins,
+            statistic=statistic,
+            threshold=threshold,
+            direction=self.direction,
+            first_offset=self.first_offset,
+            reference=reference,
+        )
+
     def take(self, mean: float, rows: int) -> None:
         """Add a block.
 

@@ -1,4 +1,4 @@
-"""MLflow's stores for tests that write to it."""
+"""MLflow's stores for tests that write to it, and a broker that a test may stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from driftgate.broker import EmbeddedKafka
+from driftgate.broker.ports import free_ports
 from tests.support.mlflow_stores import copy_of, make_template, mlflow_server
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EmbeddedKafka]:
+    """A broker that keeps its data and its port over restarts; not started yet."""
+    port, _ = free_ports(None)
+    embedded = EmbeddedKafka(data_dir=tmp_path / "kafka", port=port)
+    yield embedded
+    embedded.stop()
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,8 @@ The broker is stopped here, so it is one of these tests' own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from driftgate.broker import EmbeddedKafka
-from driftgate.broker.ports import free_ports
 from driftgate.topics import ensure_topics
 from schemas.settings import KafkaSettings
 from tests.support.processes import Launch
@@ -20,15 +15,6 @@ from tests.support.topics import measured, outcome, prompt, submit, wait_for_out
 from tests.support.workers import settings_of, until, working
 
 NO_MODEL = {"DRIFTGATE_MODEL": "/nonexistent"}
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    """A broker that keeps its data and its port over restarts; not started yet."""
-    port, _ = free_ports(None)
-    embedded = EmbeddedKafka(data_dir=tmp_path / "kafka", port=port)
-    yield embedded
-    embedded.stop()
 
 
 def settings(own: EmbeddedKafka) -> KafkaSettings:

@@ -6,15 +6,12 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from driftgate.broker import EmbeddedKafka
-from driftgate.broker.ports import free_ports
 from driftgate.errors import Exit
 from driftgate.reading import read_all
 from schemas import cloudevents
@@ -28,15 +25,6 @@ from tests.support.monitoring import Traffic, ask
 from tests.support.processes import Launch, eventually
 from tests.support.staging import Staged, publish, staged_policy
 from tests.support.topics import put
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    """A broker that keeps its data and its port over restarts; not started yet."""
-    port, _ = free_ports(None)
-    embedded = EmbeddedKafka(data_dir=tmp_path / "kafka", port=port)
-    yield embedded
-    embedded.stop()
 
 
 def now_ms() -> int:

@@ -6,13 +6,8 @@ The broker is stopped here, so it is one of these tests' own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from driftgate.broker import EmbeddedKafka
-from driftgate.broker.ports import free_ports
 from driftgate.topics import ensure_topics
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
@@ -30,15 +25,6 @@ from tests.support.curating import (
 from tests.support.monitoring import topic_limit
 from tests.support.processes import Launch
 from tests.support.workers import until
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    """A broker that keeps its data and its port over restarts; not started yet."""
-    port, _ = free_ports(None)
-    embedded = EmbeddedKafka(data_dir=tmp_path / "kafka", port=port)
-    yield embedded
-    embedded.stop()
 
 
 def settings(own: EmbeddedKafka) -> KafkaSettings:
