@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import faust
@@ -18,9 +19,15 @@ from schemas.log import Command, CommandRecord, CommandUnreadable, OperatorComma
 from schemas.topics import Topic
 from streams.fold import LogEntry
 from streams.kafka_checkpoints import KafkaCheckpoints
-from streams.kafka_fetch import FETCH_MAX_BYTES, Transport
+from streams.kafka_fetch import (
+    FETCH_MAX_BYTES,
+    WAITING_MAX_EVENTS,
+    Chunk,
+    KafkaRecord,
+    Transport,
+)
 from streams.kafka_io import KafkaIO
-from streams.runner import LOOK_TICK_SECONDS, FoldRunner, Received
+from streams.runner import LOOK_TICK_SECONDS, FoldRunner
 from streams.settings import MonitorSettings
 from streams.telemetry import Telemetry
 
@@ -36,23 +43,17 @@ COMMAND_MAX_BYTES = 2**16
 one by one, and an output that is larger than its topic allows could never be published."""
 
 
-class _Event:
-    """A Faust event as the runner takes it."""
+class _Received:
+    """A record of a chunk as the runner takes it."""
 
-    def __init__(self, event: EventT[Any]) -> None:
-        message = event.message
-        self._event = event
-        self.key: bytes | None = message.key
-        self.entry = LogEntry(
-            message.partition,
-            message.offset,
-            # Faust has the broker's time stamp in seconds.
-            round(message.timestamp * 1000),
-            message.value,
-        )
+    def __init__(self, record: KafkaRecord, ack: Callable[[], object] | None) -> None:
+        self.key = record.key
+        self.entry = LogEntry(record.partition, record.offset, record.timestamp, record.value)
+        self._ack = ack
 
     def ack(self) -> None:
-        self._event.ack()
+        if self._ack is not None:
+            self._ack()
 
 
 class _Handover:
@@ -67,11 +68,17 @@ class _Handover:
         self._folding = asyncio.Lock()
         self._rebalances = 0
 
-    async def take(self, received: Received) -> None:
-        """Fold a record, unless it is from before a rebalance: its owner now is given it again."""
+    async def take(self, event: EventT[Any]) -> None:
+        """Fold a chunk of the log, up to a rebalance: the rest is given to the owner then."""
         rebalances = self._rebalances
-        async with self._folding:
-            if rebalances == self._rebalances:
+        chunk: Chunk = event.message
+        last = chunk.records[-1]
+        for record in chunk.records:
+            # Faust's acknowledgement is of the whole chunk.
+            received = _Received(record, event.ack if record is last else None)
+            async with self._folding:
+                if rebalances != self._rebalances:
+                    return
                 await self._runner.take(received)
 
     async def tick(self) -> None:
@@ -113,12 +120,13 @@ def create_app(settings: MonitorSettings, telemetry: Telemetry) -> faust.App:
         broker_heartbeat_interval=settings.session_timeout_seconds / 4,
         broker_commit_interval=1.0,
         consumer_max_fetch_size=FETCH_MAX_BYTES,
+        stream_buffer_maxsize=WAITING_MAX_EVENTS,
         stream_recovery_delay=0.0,
         # What is not acknowledged is folded again by the next owner: nothing to wait for.
         stream_wait_empty=False,
         web_enabled=False,
     )
-    app.transport = Transport(app.conf.broker_consumer, app)
+    app.transport = Transport(app.conf.broker_consumer, app, chunked=kafka.topic(Topic.LOG))
     io = KafkaIO(kafka)
     raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw",
            "value_serializer": "raw"}  # fmt: skip
@@ -132,7 +140,7 @@ def create_app(settings: MonitorSettings, telemetry: Telemetry) -> faust.App:
         # Without automatic acknowledgement and with a supervisor that crashes, a record whose
         # outputs were not delivered is folded again; any other combination skips it.
         async for event in stream.noack().events():
-            await handover.take(_Event(event))
+            await handover.take(event)
 
     @app.agent(
         command_topic, name="commands", concurrency=1, supervisor_strategy=CrashingSupervisor
