@@ -67,7 +67,7 @@ def main() -> None:
     names = [*_OURS, *(peer.name for peer in PEERS)]
     parser = argparse.ArgumentParser(description="The monitor on Kafka, beside its peers.")
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--rows", type=int, default=3_000_000, help="for our monitor")
+    parser.add_argument("--rows", type=int, default=9_000_000, help="for our monitor")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--systems", nargs="+", choices=names, default=names, metavar="NAME")
     asked = parser.parse_args()

@@ -120,11 +120,11 @@ def _run(command: list[str]) -> None:
 
 
 PEERS = (
-    Peer("faust", 1 / 1500, 1, HISTOGRAM_ERROR, _faust),
-    Peer("quix_streams", 1 / 150, 1, HISTOGRAM_ERROR, _quix),
-    Peer("bytewax", 1 / 15, 1, HISTOGRAM_ERROR, _bytewax),
-    Peer("kafka_streams", 1 / 3, 1, HISTOGRAM_ERROR, lambda: _kafka_streams("hopping")),
-    Peer("kafka_streams_panes", 1, 1, HISTOGRAM_ERROR, lambda: _kafka_streams("panes")),
-    Peer("kafka_streams_batched", 3, 100, HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
-    Peer("kafka_streams_batched_300", 3, 300, HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
+    Peer("faust", 1 / 4500, 1, HISTOGRAM_ERROR, _faust),
+    Peer("quix_streams", 1 / 450, 1, HISTOGRAM_ERROR, _quix),
+    Peer("bytewax", 1 / 45, 1, HISTOGRAM_ERROR, _bytewax),
+    Peer("kafka_streams", 1 / 9, 1, HISTOGRAM_ERROR, lambda: _kafka_streams("hopping")),
+    Peer("kafka_streams_panes", 1 / 3, 1, HISTOGRAM_ERROR, lambda: _kafka_streams("panes")),
+    Peer("kafka_streams_batched", 1, 100, HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
+    Peer("kafka_streams_batched_300", 1, 300, HISTOGRAM_ERROR, lambda: _kafka_streams("batched")),
 )

@@ -231,7 +231,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = []
 
 
-class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """How log time is cut: windows of whole hops, hops of whole panes."""
 
     pane_seconds: Annotated[float, Meta(ge=0.1, le=DAY_S, description="Finest step.")] = 2.0
@@ -242,17 +242,17 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         60.0
     )
 
-    @property
+    @cached_property
     def pane_ms(self) -> int:
         """Length of a pane in ms."""
         return round(self.pane_seconds * 1000)
 
-    @property
+    @cached_property
     def hop_ms(self) -> int:
         """Distance between the starts of two windows in ms."""
         return round(self.hop_seconds * 1000)
 
-    @property
+    @cached_property
     def window_ms(self) -> int:
         """Length of a window in ms."""
         return round(self.window_seconds * 1000)

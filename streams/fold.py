@@ -205,8 +205,8 @@ def _measure(state: ServiceState, batch: MeasurementBatch, emit: Emitter) -> Non
         state.fenced_rows += int(np.count_nonzero(fresh))
         return
     state.pending.append(PendingBatch(offset=emit.cause.offset, batch=batch))
-    rows_waiting = sum(len(one.batch) for one in state.pending)
-    if state.now_ms - state.looked_ms >= LOOK_MS or rows_waiting >= LOOK_ROWS:
+    state.pending_rows += len(batch)
+    if state.now_ms - state.looked_ms >= LOOK_MS or state.pending_rows >= LOOK_ROWS:
         look(state, emit)
 
 
@@ -229,7 +229,7 @@ def look(state: ServiceState, emit: Emitter) -> None:
     """Count the batches that wait, and decide on what all of them say."""
     state.looked_ms = state.now_ms
     pooled = _pooled(state, emit)
-    state.pending = []
+    state.pending, state.pending_rows = [], 0
     if pooled is None:
         return
     rows, batches, sums = pooled

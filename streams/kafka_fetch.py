@@ -78,7 +78,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] # an
         return consumer
 
     async def getmany(
-        self, active_partitions: set[TP] | None, timeout: float
+        self,
+        active_partitions: set[TP] | None,
+        timeout: float,  # noqa: ASYNC109 -- Faust's signature
     ) -> Mapping[TP, Sequence[KafkaRecord | _Fetched]]:
         # A partition that was let go of in the meantime is not in this call: it must end soon.
         found = await super().getmany(active_partitions, min(timeout, FETCH_MAX_WAIT_MS / 1000))

@@ -33,7 +33,7 @@ __all__ = [
     "snapshot",
 ]
 
-FORMAT = 5
+FORMAT = 6
 """Raised when an older snapshot cannot be read any more: it is then rebuilt from the log."""
 
 
@@ -123,6 +123,8 @@ class ServiceState(msgspec.Struct, kw_only=True):
     stage_since_ms: int = 0
     pending: list[PendingBatch] = []
     """Batches that came so soon after the last look that they wait for the next one."""
+    pending_rows: int = 0
+    """Of all of them."""
     looked_ms: int = 0
     """Log time of the last look at the evidence."""
     checked_ms: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -132,6 +133,8 @@ def monitor(
         )
         # It writes control characters, on anything else than a terminal too.
         worker.spinner = None
+        # What was imported stays: the collector need not walk through it again and again.
+        gc.freeze()
         code = _run_to_end(worker)
     if code:
         _start_again(code, steady=time.monotonic() - started > STEADY_SECONDS)

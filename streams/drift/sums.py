@@ -84,19 +84,20 @@ def _checked(sums: Sequence[FourierSum | None], sizes: Sequence[int]) -> SumsByB
 
 def measured_alike(batches: Sequence[MeasurementBatch], other: MeasurementBatch) -> bool:
     """Whether one more batch's sums can be added to those of some, as far as there are any."""
-    return _alike(
+    # Looked for only if there is something to compare it with, and then the first one has it.
+    if other.control_embeddings and not _alike(
         next((one.control_embeddings for one in batches if one.control_embeddings), None),
         other.control_embeddings,
-    ) and _alike(
+    ):
+        return False
+    return not other.candidate_embeddings or _alike(
         next((one.candidate_embeddings for one in batches if one.candidate_embeddings), None),
         other.candidate_embeddings,
     )
 
 
-def _alike(one: FourierSum | None, other: FourierSum | None) -> bool:
-    if one is None or other is None:
-        return True
-    return one.reference == other.reference and len(one.sums) == len(other.sums)
+def _alike(one: FourierSum | None, other: FourierSum) -> bool:
+    return one is None or (one.reference == other.reference and len(one.sums) == len(other.sums))
 
 
 class MeasureMap(msgspec.Struct, kw_only=True):
