@@ -172,13 +172,16 @@ def pooled_rows(batches: Sequence[MeasurementBatch]) -> Rows:
         count = len(batch.segment)
         if tuple(map(len, _columns(batch))) != tuple([count * size for size in _SIZES]):
             raise DecodeError(_unequal(batch))
-    several = zip(*map(_columns, batches), strict=True)
-    joined = dict(zip(COLUMNS, map(b"".join, several), strict=True))
+    several = dict(zip(COLUMNS, zip(*map(_columns, batches), strict=True), strict=True))
     # Side by side, so that two reductions check all of them.
-    floats = np.frombuffer(b"".join([joined[name] for name in _FLOATS]), dtype="<f4")
+    floats = np.frombuffer(b"".join([x for name in _FLOATS for x in several[name]]), dtype="<f4")
     floats = floats.reshape(len(_FLOATS), -1)
     rows = Rows(
-        **{n: np.frombuffer(joined[n], dtype=COLUMNS[n]) for n in COLUMNS if n not in _FLOATS},
+        **{
+            name: np.frombuffer(b"".join(several[name]), dtype=dtype)
+            for name, dtype in COLUMNS.items()
+            if name not in _FLOATS
+        },
         **dict(zip(_FLOATS, floats, strict=True)),
     )
     if len(rows):

@@ -73,13 +73,12 @@ class _Handover:
         rebalances = self._rebalances
         chunk: Chunk = event.message
         last = chunk.records[-1]
-        for record in chunk.records:
-            # Faust's acknowledgement is of the whole chunk.
-            received = _Received(record, event.ack if record is last else None)
-            async with self._folding:
+        async with self._folding:
+            for record in chunk.records:
                 if rebalances != self._rebalances:
                     return
-                await self._runner.take(received)
+                # Faust's acknowledgement is of the whole chunk.
+                await self._runner.take(_Received(record, event.ack if record is last else None))
 
     async def tick(self) -> None:
         """Checkpoint what is left over from the last records, then let time go on in idle logs."""
@@ -90,12 +89,12 @@ class _Handover:
     async def give_up(self, partitions: set[int]) -> None:
         """Finish the record that is being folded, then forget the partitions."""
         self.owned -= partitions
+        self._rebalances += 1
         try:
             async with asyncio.timeout(HANDOVER_SECONDS), self._folding:
                 pass
         except TimeoutError:
             log.warning("partitions are given up in mid-record: Kafka is too slow to answer")
-        self._rebalances += 1
         self._runner.forget(partitions)
 
 

@@ -70,7 +70,9 @@ class ArmTotals(msgspec.Struct):
         self.counts += samples.counts(arm)
         self.sums += samples.sums(arm)
         seconds = samples.values(Metric.PROCESSING_SECONDS, arm)
-        bucket = (np.log(np.maximum(seconds, _LOWEST_SECONDS)) - _LOG_LOWEST) / _LOG_GROWTH
+        # As precise as they were measured, whose logarithm takes a fraction of the time.
+        logs = np.log(np.maximum(seconds, _LOWEST_SECONDS).astype(np.float32))
+        bucket = (logs - _LOG_LOWEST) / _LOG_GROWTH
         # Not np.clip, which takes three times as long on so few numbers.
         index = np.minimum(bucket, _BUCKETS - 1.0).astype(np.intp)
         self.histogram += np.bincount(index, minlength=_BUCKETS)

@@ -212,6 +212,9 @@ class FoldRunner:
         outputs = partition.fold(key, entry)
         if key:
             partition.heard_at[key.decode("utf-8", "replace")] = self._monotonic()
+        if not outputs:
+            # Most records say nothing.
+            return
         await self._io.publish(outputs, entry.partition)
         self._telemetry.take(outputs)
         for output in outputs:
