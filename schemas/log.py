@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntFlag, StrEnum
+from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated
 
@@ -168,17 +169,17 @@ def pooled_rows(batches: Sequence[MeasurementBatch]) -> Rows:
             a score outside [0, 1], flags that mean nothing, a segment without a name, a bucket that
             is none, or offsets that do not rise within their partition.
     """
-    for batch in batches:
-        count = len(batch.segment)
-        if tuple(map(len, _columns(batch))) != tuple([count * size for size in _SIZES]):
+    columns = [_columns(batch) for batch in batches]
+    for batch, several in zip(batches, columns, strict=True):
+        if tuple(map(len, several)) != _lengths(len(batch)):
             raise DecodeError(_unequal(batch))
-    several = dict(zip(COLUMNS, zip(*map(_columns, batches), strict=True), strict=True))
+    by_name = dict(zip(COLUMNS, zip(*columns, strict=True), strict=True))
     # Side by side, so that two reductions check all of them.
-    floats = np.frombuffer(b"".join([x for name in _FLOATS for x in several[name]]), dtype="<f4")
+    floats = np.frombuffer(b"".join([x for name in _FLOATS for x in by_name[name]]), dtype="<f4")
     floats = floats.reshape(len(_FLOATS), -1)
     rows = Rows(
         **{
-            name: np.frombuffer(b"".join(several[name]), dtype=dtype)
+            name: np.frombuffer(b"".join(by_name[name]), dtype=dtype)
             for name, dtype in COLUMNS.items()
             if name not in _FLOATS
         },
@@ -199,7 +200,13 @@ def _unequal(batch: MeasurementBatch) -> str:
 
 
 _columns: Callable[[MeasurementBatch], tuple[bytes, ...]] = attrgetter(*COLUMNS)
-_SIZES = tuple(dtype.itemsize for dtype in COLUMNS.values())
+
+
+@lru_cache(maxsize=1024)
+def _lengths(rows: int) -> tuple[int, ...]:
+    """Bytes of each column."""
+    return tuple(rows * dtype.itemsize for dtype in COLUMNS.values())
+
 
 _FLOATS = {
     "processing_seconds": np.inf,

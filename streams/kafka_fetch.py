@@ -28,6 +28,7 @@ __all__ = [
     "Chunk",
     "KafkaRecord",
     "Transport",
+    "as_chunks",
 ]
 
 FETCH_MAX_WAIT_MS = 50
@@ -70,6 +71,16 @@ class _Fetched:
         self.records = records
 
 
+def as_chunks(
+    found: Mapping[TP, Sequence[KafkaRecord]], chunked: str
+) -> Mapping[TP, Sequence[KafkaRecord | _Fetched]]:
+    """What a fetch has brought, with all records of a partition of the chunked topic as one."""
+    return {
+        tp: [_Fetched(records)] if tp.topic == chunked and records else records
+        for tp, records in found.items()
+    }
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] # an untyped class
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -84,10 +95,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] # an
     ) -> Mapping[TP, Sequence[KafkaRecord | _Fetched]]:
         # A partition that was let go of in the meantime is not in this call: it must end soon.
         found = await super().getmany(active_partitions, min(timeout, FETCH_MAX_WAIT_MS / 1000))
-        return {
-            tp: [_Fetched(records)] if tp.topic == self.transport.chunked and records else records
-            for tp, records in found.items()
-        }
+        return as_chunks(found, self.transport.chunked)
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc] # an untyped class

@@ -34,7 +34,7 @@ CHECKPOINT_SECONDS = 1.0
 TICK_SECONDS = 1.0
 """How long a log may be idle before its owner writes a tick: the finest step of time-outs."""
 LOOK_TICK_SECONDS = 0.05
-"""The same where measured rows wait for the next look: five looks' time."""
+"""The same where measured rows wait for the next look: more than two looks' time."""
 IDLE_TICK_SECONDS = 60.0
 """The same for a service with neither a rollout nor a live worker."""
 _MARKER_KEY = b"partition"

@@ -24,7 +24,7 @@ from schemas.control import (
 )
 from schemas.log import COLUMNS, Command, RowFlag, Tick, encode_log_record
 from schemas.rollout import Phase
-from streams.fold import LogEntry, step
+from streams.fold import LOOK_MS, LogEntry, step
 from tests.support.folding import (
     SERVICE,
     T0_MS,
@@ -239,7 +239,7 @@ def test_a_batch_that_contradicts_itself_is_counted_and_passed_over(
     assert not of_type(story.record(measurement(columns)), Decision)
     assert (story.state.undecodable, story.state.measured) == (1, 0)
     assert story.state.source_offsets == {}
-    story.after(0.01).record(measurement(GOOD))
+    story.after(LOOK_MS / 1000).record(measurement(GOOD))
     assert (story.state.undecodable, story.state.measured) == (1, 3)
 
 
@@ -250,7 +250,7 @@ def test_columns_of_unequal_length_are_passed_over() -> None:
     for name, dtype in COLUMNS.items():
         for length in (dtype.itemsize, 1):
             cut = getattr(batch, name)[:-length]
-            story.after(0.01).record(msgspec.structs.replace(batch, **{name: cut}))
+            story.after(LOOK_MS / 1000).record(msgspec.structs.replace(batch, **{name: cut}))
     assert (story.state.undecodable, story.state.measured) == (2 * len(COLUMNS), 0)
 
 
