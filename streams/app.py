@@ -21,10 +21,10 @@ from streams.fold import LogEntry
 from streams.kafka_checkpoints import KafkaCheckpoints
 from streams.kafka_fetch import (
     FETCH_MAX_BYTES,
-    WAITING_MAX_EVENTS,
     Chunk,
     KafkaRecord,
     Transport,
+    waiting_max_events,
 )
 from streams.kafka_io import KafkaIO
 from streams.runner import LOOK_TICK_SECONDS, FoldRunner
@@ -131,7 +131,7 @@ def create_app(settings: MonitorSettings, telemetry: Telemetry) -> faust.App:
         broker_heartbeat_interval=settings.session_timeout_seconds / 4,
         broker_commit_interval=1.0,
         consumer_max_fetch_size=FETCH_MAX_BYTES,
-        stream_buffer_maxsize=WAITING_MAX_EVENTS,
+        stream_buffer_maxsize=waiting_max_events(kafka.service_partitions),
         stream_recovery_delay=0.0,
         # What is not acknowledged is folded again by the next owner: nothing to wait for.
         stream_wait_empty=False,

@@ -24,11 +24,11 @@ from faust.types.tuples import ConsumerMessage
 __all__ = [
     "FETCH_MAX_BYTES",
     "FETCH_MAX_WAIT_MS",
-    "WAITING_MAX_EVENTS",
     "Chunk",
     "KafkaRecord",
     "Transport",
     "as_chunks",
+    "waiting_max_events",
 ]
 
 FETCH_MAX_WAIT_MS = 50
@@ -37,9 +37,16 @@ brings must last longer than this."""
 FETCH_MAX_BYTES = 4 * 2**20
 """Of a partition. At 100 rows a record that is 800 records, 0.15 s for a fold that takes 500,000
 rows a second; more is memory, of each partition."""
-WAITING_MAX_EVENTS = 5
-"""For `faust.App.stream_buffer_maxsize`. With four fifths of it waiting, Faust fetches nothing more
-of that partition, until two fifths are left."""
+
+
+def waiting_max_events(partitions: int) -> int:
+    """For `faust.App.stream_buffer_maxsize`: how much may wait for the fold.
+
+    With four fifths of it waiting Faust fetches no more of the partition that it has an event of,
+    until two fifths are left. That is when all partitions have brought a chunk, and four more have
+    come: enough to go on with meanwhile, and no memory to speak of.
+    """
+    return -(-5 * (partitions + 4) // 4)
 
 
 class KafkaRecord(Protocol):

@@ -7,12 +7,19 @@ import faust
 import pytest
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
+from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
 from schemas.policy import default_policy
 from schemas.settings import KafkaSettings
 from schemas.topics import Topic
 from streams.app import create_app
-from streams.kafka_fetch import FETCH_MAX_BYTES, FETCH_MAX_WAIT_MS, Chunk, as_chunks
+from streams.kafka_fetch import (
+    FETCH_MAX_BYTES,
+    FETCH_MAX_WAIT_MS,
+    Chunk,
+    as_chunks,
+    waiting_max_events,
+)
 from streams.settings import MonitorSettings
 from streams.telemetry import Telemetry
 
@@ -62,6 +69,16 @@ def test_the_monitor_fetches_with_its_own_bounds(app: faust.App) -> None:
         return consumer._fetch_max_wait_ms, consumer._max_partition_fetch_bytes
 
     assert asyncio.run(bounds()) == (FETCH_MAX_WAIT_MS, FETCH_MAX_BYTES)
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 4, 8, 12, 64])
+def test_every_partition_has_brought_a_chunk_before_one_is_held_back(partitions: int) -> None:
+    """By Faust's own rule when a queue is under pressure."""
+    queue = FlowControlQueue(
+        maxsize=waiting_max_events(partitions), flow_control=FlowControlEvent()
+    )
+    assert queue.pressure_high_size == partitions + 4
+    assert queue.pressure_drop_size >= 2
 
 
 async def test_what_a_fetch_brings_of_the_log_is_one_message(app: faust.App) -> None:
