@@ -151,6 +151,8 @@ def ratios(
 ) -> dict[str, float]:
     """How many times faster than its peers `driftgate` is, by the medians.
 
+    And its windows alone than those on the same records, as far as both were measured.
+
     Args:
         rates: rows a second of each repeat, by system; those that were left out are not there.
         python_peers: the systems of which the fastest counts.
@@ -165,4 +167,7 @@ def ratios(
     for name in ("kafka_streams", "kafka_streams_panes", "kafka_streams_batched"):
         if name in medians:
             found[f"ratio_vs_{name}"] = medians["driftgate"] / medians[name]
+    windows, batched = medians.get("driftgate_windows"), medians.get("kafka_streams_batched")
+    if windows and batched:
+        found["windows_ratio_vs_kafka_streams_batched"] = windows / batched
     return found

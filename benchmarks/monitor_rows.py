@@ -142,11 +142,16 @@ def json_records(load: Load) -> Iterator[Message]:
             yield Message(arm.encode(), encode(last), at_ms)
 
 
-def log_records(load: Load) -> Iterator[Message]:
-    """The log: a rollout goes to 50 %, the rows come, and ticks close all windows."""
+def log_records(load: Load, *, gates: bool = True) -> Iterator[Message]:
+    """The log: a rollout goes to 50 %, the rows come, and ticks close all windows.
+
+    Args:
+        load: the rows.
+        gates: all that are on by default, or a single one, as a policy must have.
+    """
     state = new_state(SERVICE)
     start_ms = load.begin_ms - _WARMUP_MS
-    for offset, command in enumerate(_commands()):
+    for offset, command in enumerate(_commands(gates=gates)):
         value = encode_log_record(CommandRecord(service=SERVICE, command=command))
         step(state, LogEntry(0, offset, start_ms, value))
         yield Message(SERVICE.encode(), value, start_ms)
@@ -178,8 +183,8 @@ def _closing_ms(load: Load) -> tuple[int, int]:
     return end_ms + _AFTER_MS, end_ms + 2 * _AFTER_MS
 
 
-def _commands() -> list[OperatorCommand]:
-    """To 50 %, under the default gates, with the windows of this benchmark."""
+def _commands(*, gates: bool) -> list[OperatorCommand]:
+    """To 50 %, with the windows of this benchmark."""
     standard = default_policy()
     stages = [msgspec.structs.replace(s, min_seconds=_STAGE_SECONDS) for s in standard.stages]
     windows = Windows(
@@ -187,7 +192,13 @@ def _commands() -> list[OperatorCommand]:
     )
     # What drift detection costs is measured by benchmarks.fold: none of the peers has any.
     drift = msgspec.structs.replace(standard.drift, enabled=False)
-    policy = msgspec.structs.replace(standard, stages=stages, windows=windows, drift=drift)
+    policy = msgspec.structs.replace(
+        standard,
+        stages=stages,
+        windows=windows,
+        drift=drift,
+        gates=standard.gates if gates else standard.gates[:1],
+    )
     wanted = [(Command.START, policy), (Command.PROMOTE, None), (Command.PROMOTE, None)]
     return [
         OperatorCommand(id=f"c{n}", service=SERVICE, command=kind, actor="bench", policy=sent)

@@ -78,7 +78,9 @@ async def run_peer(
     return _run(peer.name, marks, load, usage, wrong)
 
 
-async def run_monitor(servers: str, load: Load, expected: Sequence[WindowResult]) -> Run:
+async def run_monitor(
+    servers: str, load: Load, expected: Sequence[WindowResult], *, gates: bool
+) -> Run:
     """Our own monitor over a log that holds the load."""
     kafka = KafkaSettings(
         bootstrap_servers=servers,
@@ -86,7 +88,7 @@ async def run_monitor(servers: str, load: Load, expected: Sequence[WindowResult]
         prompt_partitions=1,
         service_partitions=1,
     )
-    await _write_log(kafka, load)
+    await _write_log(kafka, load, gates=gates)
     found: list[WindowResult] = []
     marks: list[Mark] = []
     wrong: list[str] = []
@@ -120,7 +122,7 @@ async def run_monitor(servers: str, load: Load, expected: Sequence[WindowResult]
     return _run("driftgate", marks, load, usage, wrong)
 
 
-async def _write_log(kafka: KafkaSettings, load: Load) -> None:
+async def _write_log(kafka: KafkaSettings, load: Load, *, gates: bool) -> None:
     """Fill the log with records that keep the time they were given, then make it as it must be.
 
     The setting counts for what is written from then on, so the monitor finds its log in order, and
@@ -129,7 +131,8 @@ async def _write_log(kafka: KafkaSettings, load: Load) -> None:
     spec = next(spec for spec in TOPICS if spec.topic is Topic.LOG)
     topic = kafka.topic(Topic.LOG)
     await create(kafka.bootstrap_servers, topic, spec.config())
-    await fill(kafka.bootstrap_servers, topic, log_records(load), batch_bytes=LOG_BATCH_BYTES)
+    records = log_records(load, gates=gates)
+    await fill(kafka.bootstrap_servers, topic, records, batch_bytes=LOG_BATCH_BYTES)
     await set_config(kafka.bootstrap_servers, topic, spec.config())
     await ensure_topics(kafka)
 

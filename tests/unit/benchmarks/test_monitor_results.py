@@ -96,6 +96,7 @@ def test_ratios_are_of_medians() -> None:
     """The best Python peer counts, and a single fast repeat does not."""
     rates = {
         "driftgate": [100.0, 900.0, 200.0],
+        "driftgate_windows": [300.0],
         "faust": [1.0, 1.0, 1.0],
         "bytewax": [10.0, 500.0, 5.0],
         "kafka_streams": [50.0],
@@ -105,6 +106,7 @@ def test_ratios_are_of_medians() -> None:
         "ratio_vs_best_python_peer": 20.0,
         "ratio_vs_kafka_streams": 4.0,
         "ratio_vs_kafka_streams_batched": 0.5,
+        "windows_ratio_vs_kafka_streams_batched": 0.75,
     }
 
 

@@ -13,6 +13,7 @@ from benchmarks.monitor_rows import SPAN_MS, begin_ms, json_records, log_records
 from benchmarks.monitor_runs import MONITOR_P95_ERROR, window_result
 from benchmarks.peers.totals import add, merge, new, result
 from schemas.control import WindowMetrics
+from schemas.policy import default_policy
 from schemas.rollout import Phase
 from streams.fold import LogEntry, step
 from streams.state import new_state
@@ -21,17 +22,19 @@ BEGIN_MS = begin_ms(1_800_000_000_000)
 LOAD = make_load(5_000, 50, BEGIN_MS)
 
 
-def test_the_fold_of_the_log_is_right() -> None:
-    """Our own windows equal those that are computed from all rows at once (M2)."""
+@pytest.mark.parametrize("gates", [True, False])
+def test_the_fold_of_the_log_is_right(gates: bool) -> None:
+    """Our own windows equal those that are computed from all rows at once, with any gates (M2)."""
     state = new_state(SERVICE)
     found = []
-    for offset, message in enumerate(log_records(LOAD)):
+    for offset, message in enumerate(log_records(LOAD, gates=gates)):
         for output in step(state, LogEntry(0, offset, message.at_ms, message.value)):
             event = output.event
             if isinstance(event, WindowMetrics) and event.final and event.prompts:
                 found.append(window_result(event))
     assert differences(reference(rows(LOAD)), found, p95_error=MONITOR_P95_ERROR) == []
     assert state.measured == LOAD.rows
+    assert len(state.policy.gates) == (len(default_policy().gates) if gates else 1)
     assert (state.rollout.phase, state.rollout.share) == (Phase.PROGRESSING, 0.5)
 
 
