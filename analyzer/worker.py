@@ -137,6 +137,8 @@ class Worker:
                 asyncio.create_task(self._heartbeats()),
             ]
             await self._warm_up()
+            # A rollout may wait for it.
+            self._beat.set()
             self._consumer.subscribe([topic], listener=_Rebalance(self))
             log.info(
                 "worker %s of service %s: waiting for prompts on %s, delivery %s",
