@@ -237,7 +237,11 @@ class Worker:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._stopping.wait()
-        await self._under_way.all()
+        try:
+            await self._under_way.all()
+        except KafkaError as error:
+            # Its offsets are not committed.
+            log.warning("the last batch was not delivered and will be read again: %r", error)
 
     async def _take_over(self) -> None:
         """Begin where the last owner, or our last delivery that succeeded, has ended."""
