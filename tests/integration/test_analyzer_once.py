@@ -207,9 +207,12 @@ async def test_aborted_batch_is_not_lost_and_counts_once(kafka: KafkaSettings) -
 
 
 async def test_measurement_is_in_the_log_before_the_commit(kafka: KafkaSettings) -> None:
-    """While results are refused, their rows are in the log, and no offset is committed."""
+    """While results are refused, their rows are in the log, and no offset is committed.
+
+    A worker that is stopped in the middle of it ends in order.
+    """
     settings = settings_of(kafka)
-    async with refusing(kafka, Topic.ENRICHED), working(settings):
+    async with refusing(kafka, Topic.ENRICHED), working(settings) as worker:
         sent = await submit(kafka, prompts(6), partition=0)
 
         async def in_log() -> bool:
@@ -218,6 +221,7 @@ async def test_measurement_is_in_the_log_before_the_commit(kafka: KafkaSettings)
         await until("the rows are in the log", in_log)
         assert not (await outcome(kafka)).records
         assert not await committed(settings)
+        await until("it tries again", lambda: len(worker._under_way))
 
 
 async def test_nothing_is_committed_that_is_not_in_the_log(kafka: KafkaSettings) -> None:
