@@ -16,11 +16,16 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 
 from driftgate.broker import Broker, choose_broker
 from driftgate.topics import ensure_topics
 from schemas.settings import KafkaSettings
 from tests.support.processes import Driftgate, Launch, environment
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("driftgate", deadline=None)
+settings.load_profile("driftgate")
 
 _BROKER = pytest.StashKey[Broker]()
 _STARTED = pytest.StashKey[list[Driftgate]]()

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.cloudevents import (
@@ -30,7 +30,6 @@ CONTROL_EVENTS = get_args(ControlEvent)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(
     id=texts,
     source=texts,
@@ -155,7 +154,6 @@ def test_an_unknown_control_event_is_refused() -> None:
         decode_json(b'{"type": "gate.exploded"}', CONTROL_EVENT)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_no_bytes_raise_anything_but_a_decode_error(value: bytes) -> None:
     """Whatever a record holds, decoding it ends in the one error that readers handle."""

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import DecodeError
@@ -188,7 +188,6 @@ def test_what_is_no_log_record_says_why(value: bytes | None, reason: str) -> Non
         decode_log_record(value)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_record_is_refused_or_read(data: st.DataObject) -> None:
     """Any byte of a batch changed or cut off: a DecodeError or a batch, nothing else."""

@@ -214,7 +214,6 @@ def test_what_is_no_policy_at_all_is_refused(text: str, reason: str) -> None:
     assert reason in str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_no_text_raises_anything_but_a_policy_error(text: str) -> None:
     """Whatever a file holds, reading it ends in the one error that callers handle."""
@@ -348,7 +347,6 @@ numbers = st.decimals(min_value=0, max_value=999_999, places=3, allow_nan=False)
 spaces = st.text(" \t", max_size=3)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["<=", ">="]), numbers, spaces, spaces)
 def test_an_absolute_objective_keeps_its_number(
     op: str, number: Any, before: str, between: str
@@ -358,7 +356,6 @@ def test_an_absolute_objective_keeps_its_number(
     assert parsed == Objective(upper=op == "<=", limit=float(number), relative=False)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["<=", ">="]), st.sampled_from("+-"), numbers, spaces)
 def test_a_relative_objective_is_a_fraction(op: str, sign: str, number: Any, between: str) -> None:
     """``<= +10%``: the limit is a hundredth of the number, with its sign."""
@@ -368,7 +365,6 @@ def test_a_relative_objective_is_a_fraction(op: str, sign: str, number: Any, bet
     assert parsed.limit == pytest.approx(float(f"{sign}{number}") / 100)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=20) | st.text("<>=+-%. 0123456789", max_size=12))
 def test_an_objective_is_finite_or_refused(text: str) -> None:
     """Any other text is a ValueError that shows it; a text that is taken gives a finite limit."""
@@ -398,7 +394,7 @@ def shuffled(node: Any, rng: random.Random) -> Any:
     return [shuffled(item, rng) for item in node] if isinstance(node, list) else node
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.randoms(use_true_random=False),
     st.sampled_from([True, False, None]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.log import Rows
@@ -25,7 +25,6 @@ def deliveries(draw: st.DrawFn) -> list[tuple[int, int, int]]:
 
 
 @given(deliveries())
-@settings(deadline=None)
 def test_each_position_counts_once(delivered: list[tuple[int, int, int]]) -> None:
     """After any repetitions and overlaps every delivered position was counted exactly once."""
     seen: dict[str, int] = {}

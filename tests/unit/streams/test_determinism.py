@@ -104,7 +104,7 @@ def folded(entries: Sequence[LogEntry]) -> tuple[list[Output], ServiceState]:
 
 
 @given(st.integers())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_folding_twice_says_the_same(seed: int) -> None:
     """Two folds of one log have the same outputs, the same ids and the same state."""
     story = any_log(seed)
@@ -114,7 +114,7 @@ def test_folding_twice_says_the_same(seed: int) -> None:
 
 
 @given(st.integers())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_a_restore_at_every_record_says_the_same(seed: int) -> None:
     """A monitor that is killed and restored after each record never differs from one that lives."""
     story = any_log(seed)
@@ -127,7 +127,7 @@ def test_a_restore_at_every_record_says_the_same(seed: int) -> None:
 
 
 @given(st.integers(), st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_records_that_come_again_say_nothing_new(seed: int, data: st.DataObject) -> None:
     """A broker that goes back to an earlier offset, any number of times, changes nothing."""
     story = any_log(seed)
@@ -144,7 +144,7 @@ def test_records_that_come_again_say_nothing_new(seed: int, data: st.DataObject)
 
 
 @given(st.integers(), st.integers(min_value=0, max_value=59))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_a_crash_before_delivery_repeats_the_same_ids(seed: int, lost: int) -> None:
     """What is folded again after a restore has the ids that it had the first time."""
     story = any_log(seed)
@@ -193,7 +193,7 @@ def test_the_logs_of_these_tests_have_everything_in_them() -> None:
 
 
 @given(st.integers())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_log_time_and_counts_only_rise(seed: int) -> None:
     """Whatever the clocks, an output is never earlier than the one before it."""
     story = any_log(seed)
@@ -296,7 +296,7 @@ def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
 
 
 @given(st.integers(min_value=0), st.integers(min_value=1, max_value=255))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_damaged_snapshot_is_refused(place: int, change: int) -> None:
     """No flipped byte goes unnoticed or does anything else than be refused."""
     data = bytearray(snapshot(new_state("a")))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.control import (
@@ -289,7 +289,6 @@ def test_a_record_of_another_service_is_counted_and_passed_over() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(deadline=None)
 def test_random_bytes_never_stop_the_fold(value: bytes) -> None:
     """Whatever the bytes, the fold goes on."""
     story = Story()
@@ -299,7 +298,6 @@ def test_random_bytes_never_stop_the_fold(value: bytes) -> None:
 
 
 @given(st.integers(min_value=0), st.integers(min_value=0, max_value=255))
-@settings(deadline=None)
 def test_a_flipped_byte_never_stops_the_fold(place: int, byte: int) -> None:
     """A record that was damaged on its way is folded or counted; neither is fatal."""
     story = rolling(COHERENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.log import COLUMNS, RowFlag, Rows
@@ -35,7 +35,6 @@ def counts(of: ArmTotals) -> dict[str, int]:
     st.lists(SECONDS, min_size=1, max_size=200),
     st.sampled_from([0.01, 0.5, 0.9, 0.95, 0.99]),
 )
-@settings(deadline=None)
 def test_quantile_is_exact_to_two_per_cent(seconds: list[float], q: float) -> None:
     """A quantile differs by at most 2 % from the row that stands at that rank."""
     found = quantile(totals(processing_seconds=seconds).histogram, q)
@@ -92,7 +91,6 @@ def test_semantic_sums_are_of_semantic_rows_only() -> None:
     ),
     cut=st.integers(min_value=0, max_value=40),
 )
-@settings(deadline=None)
 def test_totals_do_not_depend_on_how_rows_are_cut(
     rows: list[tuple[int, int, float]], cut: int
 ) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.control import (
@@ -420,7 +420,6 @@ def test_a_retry_after_a_promotion_was_taken_back() -> None:
         max_size=30,
     )
 )
-@settings(deadline=None)
 def test_any_sequence_keeps_the_machine_sound(
     steps: list[tuple[Command | str, bool, float]],
 ) -> None:

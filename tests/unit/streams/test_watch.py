@@ -69,7 +69,7 @@ def chance(seed: int, rows: int, **columns: Any) -> Rows:
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 300), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_batch_counts_as_each_gate_would_count_it(seed: int, sizes: list[int]) -> None:
     """Shared columns and counts give every evidence the very bits of its own update."""
     gates = GATES
@@ -85,7 +85,7 @@ def test_a_batch_counts_as_each_gate_would_count_it(seed: int, sizes: list[int])
 
 
 @given(st.integers(0, 2**32), st.integers(1, 200))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_pane_counts_what_its_rows_say(seed: int, size: int) -> None:
     """Counts, sums and moments of a window equal those of the plain definition, to the bit."""
     rows = chance(seed, size, segment=np.random.default_rng(seed).integers(0, 3, size))
@@ -122,7 +122,7 @@ def test_a_pane_counts_what_its_rows_say(seed: int, size: int) -> None:
 
 
 @given(st.integers(0, 2**32), st.booleans(), st.sampled_from([0.0, 0.05, 0.5, 0.95, 1.0]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_glance_says_what_the_report_says(seed: int, control_exists: bool, bad: float) -> None:
     """Whatever was seen, the cheap verdicts are those of the full reports."""
     gates, watch = typed(GATES), new_watch(EVERY, control_exists=control_exists)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.control import WindowMetrics
@@ -84,7 +84,6 @@ GAPS = st.lists(
 
 
 @given(GAPS)
-@settings(deadline=None)
 def test_no_window_is_lost_or_twice(gaps: list[tuple[float, int]]) -> None:
     """Over any jumps of time each window that holds rows is final exactly once, and complete."""
     story = Story()
@@ -108,7 +107,6 @@ def test_no_window_is_lost_or_twice(gaps: list[tuple[float, int]]) -> None:
 
 
 @given(GAPS)
-@settings(deadline=None)
 def test_a_window_grows_and_never_changes_after_it_is_final(gaps: list[tuple[float, int]]) -> None:
     """Reports of a window come in order: provisional ones that only grow, then the final one."""
     story = Story()

@@ -70,7 +70,7 @@ def staged() -> list[tuple[Taken, int]]:
 STAGED = staged()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, len(STAGED)), st.randoms(use_true_random=False))
 def test_what_is_kept_gives_the_page_back(count: int, random: Any) -> None:
     """After a restart at any moment the page shows what was shown, and goes on the same way.
@@ -91,7 +91,7 @@ def test_what_is_kept_gives_the_page_back(count: int, random: Any) -> None:
     assert pages(restored, T0_MS) == pages(model, T0_MS)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_repetition_changes_nothing_but_numbers_of_workers(data: st.DataObject) -> None:
     """Decisions and measurements that come again are neither shown nor counted twice."""

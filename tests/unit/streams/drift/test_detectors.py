@@ -68,7 +68,7 @@ def test_finds_a_drift_and_nothing_before_it(name: str, seed: int) -> None:
 
 @each
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 400), max_size=5))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_restart_anywhere_changes_nothing(name: str, seed: int, cuts: list[int]) -> None:
     """Put away and fetched again at any number, a detector says the same, and stands the same."""
     undisturbed, restarted = MAKERS[name](), MAKERS[name]()
