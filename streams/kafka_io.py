@@ -61,9 +61,6 @@ class KafkaIO:
         Raises:
             aiokafka.errors.KafkaError: one was not; none may be taken for delivered.
         """
-        if not outputs:
-            # Most records say nothing, and a future costs.
-            return
         futures = [await self._send(output, partition) for output in outputs]
         await asyncio.gather(*futures)
 

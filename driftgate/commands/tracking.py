@@ -102,11 +102,12 @@ def mlflow(
         _show(settings.uri, settings, rollout, open_=open_, json=json)
         return
     port = port or free_port()
-    asked = [False]
+    asked = False
 
     def stop(*_: object) -> None:
         """As Ctrl-C: what was started is ended."""
-        asked[0] = True
+        nonlocal asked
+        asked = True
         signal.raise_signal(signal.SIGINT)
 
     signal.signal(signal.SIGTERM, stop)
@@ -123,7 +124,7 @@ def mlflow(
         _show(f"http://{HOST}:{port}", settings, rollout, open_=open_, json=json)
         err.print("Ctrl-C ends it", markup=False)
         while (end := role.ended()) is None:
-            if asked[0]:
+            if asked:
                 # Python drops what is raised in a finaliser.
                 raise KeyboardInterrupt
             time.sleep(0.5)
